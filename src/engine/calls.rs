@@ -1,0 +1,177 @@
+//! The plan by plain system calls, on the calling thread: what the plain functions are, what the
+//! pool's threads do, and what finishes a save that the ring cannot.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::Result;
+use crate::job::Job;
+use crate::liveness;
+use crate::plan::{Progress, Step};
+use crate::receipt::{Carrier, Receipt};
+use crate::temp;
+
+/// Carries a job out on the calling thread, from beginning to end.
+pub(crate) fn carry(job: Job, payload: &[u8]) -> Result<Receipt> {
+    let mut calls = Calls::new(job);
+    calls.run(payload);
+    calls.finish(Carrier::Caller, payload.len())
+}
+
+/// How often a temporary name that is taken is replaced by another.
+const NAMES_MAX: usize = 16;
+
+/// A job that is being carried out by plain calls.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    job: Job,
+    progress: Progress,
+    file: Option<OwnedFd>,
+}
+
+impl Calls {
+    pub(crate) fn new(job: Job) -> Calls {
+        let progress = Progress::new(job.shape());
+        Calls { job, progress, file: None }
+    }
+
+    /// Goes on with a save whose file is written, from the step that `progress` names.
+    pub(crate) fn resume(job: Job, progress: Progress) -> Calls {
+        Calls { job, progress, file: None }
+    }
+
+    /// Runs every step that is left.
+    pub(crate) fn run(&mut self, payload: &[u8]) {
+        while let Some(step) = self.progress.next() {
+            self.take(step, payload);
+        }
+    }
+
+    /// Runs the steps before `until`; true if all went well.
+    pub(crate) fn run_before(&mut self, until: Step) -> bool {
+        while let Some(step) = self.progress.next() {
+            if step == until {
+                return true;
+            }
+            self.take(step, &[]);
+        }
+        false
+    }
+
+    /// Notes what a step answered that somebody else carried out.
+    pub(crate) fn record(&mut self, step: Step, answer: Result<(), Errno>) {
+        self.progress.record(step, answer);
+    }
+
+    fn take(&mut self, step: Step, payload: &[u8]) {
+        let answer = self.call(step, payload);
+        self.progress.record(step, answer);
+    }
+
+    fn call(&mut self, step: Step, payload: &[u8]) -> Result<(), Errno> {
+        let Calls { job, file, .. } = self;
+        let dir = job.place.dir.as_fd();
+        match step {
+            Step::Open => {
+                *file = Some(create(job)?);
+                Ok(())
+            }
+            Step::SetAttributes => job.attributes.set(opened(file)?.as_fd(), job.mode),
+            Step::Write => write_all(opened(file)?, payload),
+            Step::Sync => rustix::fs::fsync(opened(file)?),
+            Step::LinkPrevious => {
+                rustix::fs::linkat(dir, &job.place.name, dir, &job.link, AtFlags::empty())
+            }
+            Step::RenamePrevious => {
+                let previous = job.previous.as_ref().ok_or(Errno::INVAL)?;
+                rustix::fs::renameat(dir, &job.link, dir, previous)
+            }
+            Step::SyncPrevious | Step::SyncDirectory => rustix::fs::fsync(dir),
+            Step::Rename => {
+                let flags = job.rename_flags();
+                rustix::fs::renameat_with(dir, &job.temp, dir, &job.place.name, flags)
+            }
+            Step::Verify => liveness::probe(dir),
+            Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => Ok(()),
+        }
+    }
+
+    /// The temporary file, once it is open.
+    pub(crate) fn file(&self) -> Option<&OwnedFd> {
+        self.file.as_ref()
+    }
+
+    /// Cleans up and answers.
+    pub(crate) fn finish(mut self, carrier: Carrier, bytes: usize) -> Result<Receipt> {
+        self.clean();
+        self.job.answer(&self.progress, carrier, bytes)
+    }
+
+    /// Removes what the save would leave behind.
+    pub(crate) fn clean(&mut self) {
+        self.file = None;
+        let leftovers = self.progress.leftovers();
+        let dir = &self.job.place.dir;
+        if leftovers.temp {
+            let removed = rustix::fs::unlinkat(dir, &self.job.temp, AtFlags::empty());
+            if removed == Err(Errno::NOENT) {
+                self.progress.temp_was_gone();
+            }
+        }
+        if leftovers.link {
+            // Gone in the common case, in which the rename has moved it.
+            let _ = rustix::fs::unlinkat(dir, &self.job.link, AtFlags::empty());
+        }
+    }
+}
+
+fn opened(file: &Option<OwnedFd>) -> Result<&OwnedFd, Errno> {
+    file.as_ref().ok_or(Errno::BADF)
+}
+
+/// Creates the temporary file, with exactly the mode that was asked for.
+fn create(job: &mut Job) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut left = NAMES_MAX;
+    let file = loop {
+        left -= 1;
+        let opened = rustix::io::retry_on_intr(|| {
+            rustix::fs::openat(&job.place.dir, &job.temp, flags, job.mode)
+        });
+        match opened {
+            // Somebody planted it, or this process left it before an exec.
+            Err(Errno::EXIST) if left > 0 => job.temp = temp::Name::unique().to_c_string(),
+            opened => break opened?,
+        }
+    };
+    match exact_mode(&file, job.mode) {
+        Ok(()) => Ok(file),
+        Err(errno) => {
+            let _ = rustix::fs::unlinkat(&job.place.dir, &job.temp, AtFlags::empty());
+            Err(errno)
+        }
+    }
+}
+
+/// The process's umask or the directory's default access list may have taken bits away.
+fn exact_mode(file: &OwnedFd, mode: Mode) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(file)?;
+    if Mode::from_raw_mode(stat.st_mode & 0o777) == mode {
+        return Ok(());
+    }
+    rustix::fs::fchmod(file, mode)
+}
+
+fn write_all(file: &OwnedFd, mut payload: &[u8]) -> Result<(), Errno> {
+    while !payload.is_empty() {
+        match rustix::io::write(file, payload) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => payload = &payload[written..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

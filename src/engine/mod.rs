@@ -1,0 +1,130 @@
+//! The engines: who carries plans out.
+//!
+//! ```text
+//!   Task ──▶ Engine::submit ──▶ uring: one thread owns the ring; a save is a chain of linked
+//!                          │           entries, a batch is one io_uring_enter
+//!                          │              │ what the ring cannot do, or no longer does
+//!                          │              ▼
+//!                          └──────────▶ pool: plain system calls on a bounded number of threads
+//! ```
+//!
+//! A [`Task`] owns everything that a save needs: open directory, names, payload. It belongs to the
+//! engine from `submit` until its answer, whatever becomes of the caller's future; memory that the
+//! kernel reads is freed only after the last completion of its chain.
+
+pub(crate) mod calls;
+mod pool;
+mod status;
+pub(crate) mod uring;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::job::Job;
+use crate::receipt::Receipt;
+use crate::writer::limits::Permit;
+use crate::writer::reply::Reply;
+use pool::{Pool, Work};
+pub use status::{Engine, EngineKind, EngineStatus, StartError, Why};
+
+/// A save that was accepted.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub job: Job,
+    pub payload: Bytes,
+    /// It needs a call that the ring does not have.
+    pub by_calls: bool,
+    pub permit: Permit,
+    pub reply: Reply,
+}
+
+impl Task {
+    /// Takes a job, on the caller's thread.
+    pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Task {
+        // io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
+        let by_calls = job.shape().attributes || !job.open_mode_is_exact();
+        Task { job, payload, by_calls, permit, reply }
+    }
+
+    /// Gives the room back, then the answer.
+    fn answer(permit: Permit, reply: Reply, answer: Result<Receipt>) {
+        drop(permit);
+        reply.send(answer);
+    }
+}
+
+/// What a writer asks of its engine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Config {
+    pub engine: Engine,
+    /// Saves that can be in flight at once.
+    pub requests: usize,
+    /// Threads of the pool, and workers of the ring, at most.
+    pub threads: usize,
+}
+
+/// The status, as engine and writer share it.
+pub(crate) type SharedStatus = Arc<Mutex<EngineStatus>>;
+
+/// A started engine.
+#[derive(Debug)]
+pub(crate) struct Running {
+    ring: Option<Arc<uring::Queue>>,
+    pool: Arc<Pool>,
+    status: SharedStatus,
+}
+
+impl Running {
+    pub(crate) fn start(config: Config) -> Result<Running, StartError> {
+        let pool = Arc::new(Pool::new(config.threads));
+        let status = |kind, why| Arc::new(Mutex::new(EngineStatus { kind, why }));
+        let why = match config.engine {
+            Engine::Threads => Why::Asked,
+            Engine::Auto | Engine::Uring => {
+                let works = status(EngineKind::Uring, Why::Works);
+                match uring::start(config, &pool, &works) {
+                    Ok(queue) => return Ok(Running { ring: Some(queue), pool, status: works }),
+                    Err(why) if config.engine == Engine::Uring => {
+                        return Err(StartError::RingUnavailable(why));
+                    }
+                    Err(why) => why,
+                }
+            }
+        };
+        // At least one thread, now: later there may be no more to be had.
+        pool.start_resident().map_err(StartError::NoThread)?;
+        Ok(Running { ring: None, pool, status: status(EngineKind::Threads, why) })
+    }
+
+    /// Hands saves to the engine, all at once, so that they can share a submission.
+    pub(crate) fn submit(&self, tasks: Vec<Task>) {
+        let tasks = match &self.ring {
+            Some(ring) => match ring.push(tasks) {
+                Ok(()) => return,
+                // The ring was given up: its thread serves the pool now.
+                Err(tasks) => tasks,
+            },
+            None => tasks,
+        };
+        for task in tasks {
+            if let Err(work) = self.pool.submit(Work::Whole(task)) {
+                // Cannot be: a pool without a ring has its resident. Never leave a save undone.
+                work.carry();
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> EngineStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// No more saves will come: the threads end when what was accepted is done.
+    pub(crate) fn close(&self) {
+        match &self.ring {
+            Some(ring) if ring.close() => {}
+            _ => self.pool.close(),
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The loop of the ring's thread: from tasks to chains to answers.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, PoisonError};
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::Queue;
+use super::entries::{self, Cleaning};
+use super::ring::{Completion, ROUND_MAX, Ring};
+use crate::engine::pool::{Pool, Work};
+use crate::engine::{EngineKind, EngineStatus, SharedStatus, Task, Why};
+use crate::error::{Cause, Error};
+use crate::plan::chain::{ChainEnd, Op, WRITE_MAX, next_chain, record_chain};
+use crate::plan::{Progress, Step};
+use crate::receipt::Carrier;
+
+/// Saves in a row that find no worker before the ring is given up.
+const NOT_STARTED_MAX: usize = 3;
+
+/// How long a submission that the kernel has no memory for is tried again: times, milliseconds.
+const SUBMIT_TRIES: usize = 100;
+const SUBMIT_PAUSE: u32 = 10;
+
+/// How long chains of a dead ring are waited for while nothing completes, in milliseconds.
+pub(crate) const LOST_AFTER: u32 = 30_000;
+
+/// Everything that the ring's thread has.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    /// `None` once it is gone.
+    ring: Option<Ring>,
+    slots: Vec<Option<Active>>,
+    free: Vec<u32>,
+    /// Tasks that have no slot yet.
+    backlog: VecDeque<Task>,
+    /// Rounds that are queued in the ring, and their entries, in the order of queueing.
+    unsubmitted: VecDeque<(u32, usize)>,
+    not_started: usize,
+    /// No save is started on the ring any more.
+    retired: bool,
+    /// Nothing is submitted any more.
+    lost: bool,
+    queue: Arc<Queue>,
+    pool: Arc<Pool>,
+    status: SharedStatus,
+}
+
+/// A save that has a slot.
+#[derive(Debug)]
+struct Active {
+    task: Task,
+    progress: Progress,
+    round: Round,
+    results: Vec<i32>,
+    pending: usize,
+    slot_is_full: bool,
+}
+
+/// The entries of a save that are with the kernel.
+#[derive(Debug)]
+enum Round {
+    Chain(Vec<Op>),
+    Cleaning(Vec<Cleaning>, Then),
+}
+
+/// What becomes of a save when it has left nothing behind in the ring.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Answer,
+    /// From the beginning, by plain calls.
+    Restart,
+    /// From where it is, by plain calls.
+    Resume,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        ring: Ring,
+        slots: usize,
+        queue: Arc<Queue>,
+        pool: Arc<Pool>,
+        status: SharedStatus,
+    ) -> Driver {
+        Driver {
+            ring: Some(ring),
+            slots: (0..slots).map(|_| None).collect(),
+            free: (0..slots as u32).rev().collect(),
+            backlog: VecDeque::new(),
+            unsubmitted: VecDeque::new(),
+            not_started: 0,
+            retired: false,
+            lost: false,
+            queue,
+            pool,
+            status,
+        }
+    }
+
+    /// Serves until the queue is closed and everything is answered.
+    pub(crate) fn run(mut self) {
+        let mut completions = Vec::new();
+        loop {
+            let closed = self.queue.take(&mut self.backlog);
+            self.start_backlog();
+            self.submit();
+            let idle = self.active() == 0 && self.backlog.is_empty();
+            if idle && (closed || self.retired) {
+                break;
+            }
+            self.wait();
+            self.reap(&mut completions);
+        }
+        self.ring = None;
+        let pool = Arc::clone(&self.pool);
+        let retired = self.retired;
+        drop(self);
+        if retired {
+            pool.serve();
+        } else {
+            pool.close();
+        }
+    }
+
+    fn active(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn start_backlog(&mut self) {
+        while let Some(task) = self.backlog.pop_front() {
+            if self.retired || task.by_calls || entries_needed(&task) > ROUND_MAX {
+                self.hand_over(Work::Whole(task));
+                continue;
+            }
+            let Some(slot) = self.free.pop() else {
+                self.backlog.push_front(task);
+                return;
+            };
+            let progress = Progress::new(task.job.shape());
+            let round = Round::Chain(Vec::new());
+            self.slots[slot as usize] = Some(Active {
+                task,
+                progress,
+                round,
+                results: Vec::new(),
+                pending: 0,
+                slot_is_full: false,
+            });
+            self.start_chain(slot);
+        }
+    }
+
+    /// Queues the save's next chain.
+    fn start_chain(&mut self, slot: u32) {
+        let Some(active) = &mut self.slots[slot as usize] else { return };
+        let ops = next_chain(&active.progress, active.task.payload.len());
+        let entries = entries::chain(&ops, slot, &active.task);
+        active.round = Round::Chain(ops);
+        self.push(slot, &entries);
+    }
+
+    fn push(&mut self, slot: u32, entries: &[io_uring::squeue::Entry]) {
+        let (Some(active), Some(ring)) = (&mut self.slots[slot as usize], &mut self.ring) else {
+            return;
+        };
+        active.results = vec![-libc::ECANCELED; entries.len()];
+        active.pending = entries.len();
+        // SAFETY: the entries point into the slot's task and name its directory's descriptor. The
+        // task stays in the slot, unchanged, until `pending` is 0 (`complete`), and is leaked if
+        // that never comes (`lose_all`).
+        unsafe { ring.push(entries) };
+        self.unsubmitted.push_back((slot, entries.len()));
+    }
+
+    /// Hands the kernel every queued round, in one call if it goes well.
+    fn submit(&mut self) {
+        let mut tries = 0;
+        while !self.unsubmitted.is_empty() {
+            let Some(ring) = &self.ring else { return };
+            let submitted = ring.submit();
+            match submitted {
+                Ok(taken) if self.took(taken) => tries = 0,
+                // A chain was cut. What the kernel has of it runs; were the rest submitted now, it
+                // would run beside it. So nothing is submitted any more.
+                Ok(_) => self.lose_ring(Errno::AGAIN),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::BUSY | Errno::NOMEM) if tries < SUBMIT_TRIES => {
+                    tries += 1;
+                    if let Some(ring) = &self.ring {
+                        ring.wait_for(SUBMIT_PAUSE);
+                    }
+                    self.reap(&mut Vec::new());
+                }
+                Err(errno) => self.lose_ring(errno),
+            }
+        }
+    }
+
+    /// Notes how many entries the kernel took; false if it stopped inside a chain.
+    fn took(&mut self, mut taken: usize) -> bool {
+        while let Some((slot, entries)) = self.unsubmitted.pop_front() {
+            if taken >= entries {
+                taken -= entries;
+                continue;
+            }
+            self.unsubmitted.push_front((slot, entries));
+            if taken > 0 {
+                self.truncate(slot, taken);
+            }
+            return taken == 0;
+        }
+        true
+    }
+
+    /// Only the first entries of a chain are with the kernel, and only they will complete.
+    fn truncate(&mut self, slot: u32, taken: usize) {
+        self.unsubmitted.pop_front();
+        let Some(active) = &mut self.slots[slot as usize] else { return };
+        active.pending -= active.results.len() - taken;
+        active.results.truncate(taken);
+        match &mut active.round {
+            Round::Chain(ops) => ops.truncate(taken),
+            Round::Cleaning(ops, _) => ops.truncate(taken),
+        }
+        if active.pending == 0 {
+            self.complete(slot);
+        }
+    }
+
+    /// The ring cannot be entered any more.
+    fn lose_ring(&mut self, errno: Errno) {
+        self.lost = true;
+        self.retire(Why::RingLost(errno.raw_os_error()));
+        // Nothing of these rounds has run, nor ever will.
+        for (slot, _) in mem::take(&mut self.unsubmitted) {
+            if let Some(active) = &mut self.slots[slot as usize] {
+                active.pending = 0;
+                self.complete(slot);
+            }
+        }
+    }
+
+    /// Gives the ring up: from now on the pool does everything.
+    fn retire(&mut self, why: Why) {
+        self.retired = true;
+        let status = EngineStatus { kind: EngineKind::Threads, why };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        self.pool.promise_resident();
+        if self.queue.retire(&mut self.backlog) {
+            self.pool.close();
+        }
+    }
+
+    fn wait(&mut self) {
+        let Some(ring) = &self.ring else { return };
+        if !self.lost {
+            ring.wait();
+        } else if !ring.wait_for(LOST_AFTER) {
+            self.lose_all();
+        }
+    }
+
+    /// Takes the completions that have come; ends the rounds that are whole.
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        if let Some(ring) = &mut self.ring {
+            ring.reap(completions);
+        }
+        for (user_data, result) in completions.drain(..) {
+            let (slot, index) = entries::of_user_data(user_data);
+            let Some(Some(active)) = self.slots.get_mut(slot) else { continue };
+            if let Some(place) = active.results.get_mut(index) {
+                *place = result;
+            }
+            active.pending = active.pending.saturating_sub(1);
+            if active.pending == 0 {
+                self.complete(slot as u32);
+            }
+        }
+    }
+
+    /// Every entry of the slot's round has answered.
+    fn complete(&mut self, slot: u32) {
+        let Some(active) = &mut self.slots[slot as usize] else { return };
+        match mem::replace(&mut active.round, Round::Chain(Vec::new())) {
+            Round::Chain(ops) => {
+                let then = self.end_chain(slot, &ops);
+                match then {
+                    Some(then) => self.clean(slot, then),
+                    None => self.start_chain(slot),
+                }
+            }
+            Round::Cleaning(ops, then) => {
+                let results = mem::take(&mut active.results);
+                for (op, result) in ops.into_iter().zip(results) {
+                    active.cleaned(op, result);
+                }
+                self.finish(slot, then);
+            }
+        }
+    }
+
+    /// Reads the answers of a chain. `None`: there is a next one.
+    fn end_chain(&mut self, slot: u32, ops: &[Op]) -> Option<Then> {
+        let active = self.slots[slot as usize].as_mut()?;
+        active.note_slot(ops);
+        let (len, progress) = (active.task.payload.len(), &mut active.progress);
+        let end = record_chain(progress, len, ops, &active.results);
+        let by_calls = if progress.may_restart() { Then::Restart } else { Then::Resume };
+        let then = match end {
+            ChainEnd::NotStarted => Some(by_calls),
+            ChainEnd::ShortWrite => Some(Then::Restart),
+            ChainEnd::Unprovable => Some(Then::Resume),
+            // The temporary name is taken: plain calls try others.
+            ChainEnd::Recorded if progress.errno() == Some(Errno::EXIST) => {
+                let at_open = progress.failed() == Some(Step::Open);
+                Some(if at_open { Then::Restart } else { Then::Answer })
+            }
+            ChainEnd::Recorded if progress.next().is_none() => Some(Then::Answer),
+            ChainEnd::Recorded if self.retired => Some(by_calls),
+            ChainEnd::Recorded => None,
+        };
+        if end != ChainEnd::NotStarted {
+            self.not_started = 0;
+        } else if !self.retired {
+            self.not_started += 1;
+            if self.not_started >= NOT_STARTED_MAX {
+                self.retire(Why::NoWorkers);
+            }
+        }
+        then
+    }
+
+    /// Removes what the chain has left, then goes on.
+    fn clean(&mut self, slot: u32, then: Then) {
+        let Some(active) = &mut self.slots[slot as usize] else { return };
+        let ops = active.to_clean(then);
+        if self.retired {
+            for op in ops {
+                active.clean_by_call(op);
+            }
+            return self.finish(slot, then);
+        }
+        if ops.is_empty() {
+            return self.finish(slot, then);
+        }
+        let entries = entries::cleaning(&ops, slot, &active.task);
+        active.round = Round::Cleaning(ops, then);
+        self.push(slot, &entries);
+    }
+
+    /// Takes the save out of its slot.
+    fn finish(&mut self, slot: u32, then: Then) {
+        let Some(Active { task, progress, .. }) = self.slots[slot as usize].take() else { return };
+        self.free.push(slot);
+        match then {
+            Then::Answer => {
+                let Task { job, payload, permit, reply, .. } = task;
+                let answer = job.answer(&progress, Carrier::Ring, payload.len());
+                drop(payload);
+                Task::answer(permit, reply, answer);
+            }
+            Then::Restart => self.hand_over(Work::Whole(task)),
+            Then::Resume => self.hand_over(Work::Rest(task, progress)),
+        }
+    }
+
+    /// To the pool; where that has no thread and can make none, here.
+    fn hand_over(&self, work: Work) {
+        if let Err(work) = self.pool.submit(work) {
+            work.carry();
+        }
+    }
+
+    /// Answers `Unknown` to every save that is with the kernel, and leaks what it may still read.
+    fn lose_all(&mut self) {
+        for active in self.slots.iter_mut().filter_map(Option::take) {
+            let Active { task, mut progress, .. } = active;
+            progress.lose();
+            let Task { job, payload, permit, reply, .. } = task;
+            let step = progress.failed().unwrap_or(Step::Verify);
+            let target = job.place.shown.clone();
+            mem::forget((job, payload));
+            let lost = Error::new(target, step, progress.outcome(), Cause::EngineLost);
+            Task::answer(permit, reply, Err(lost));
+        }
+        self.free = (0..self.slots.len() as u32).collect();
+        mem::forget(self.ring.take());
+    }
+}
+
+impl Drop for Driver {
+    /// Dropping a ring neither stops nor waits for what it runs. Only a panic gets here with saves
+    /// in their slots.
+    fn drop(&mut self) {
+        if self.active() > 0 {
+            self.lose_all();
+        }
+        if !self.retired {
+            // Tasks that come from now on go to the pool; those that wait are answered by their
+            // replies' drop.
+            self.queue.retire(&mut self.backlog);
+        }
+    }
+}
+
+impl Active {
+    /// Does the slot hold a file after this chain?
+    fn note_slot(&mut self, ops: &[Op]) {
+        for (op, result) in ops.iter().zip(&self.results) {
+            match op {
+                Op::Open | Op::Verify if *result >= 0 => self.slot_is_full = true,
+                Op::Close if *result >= 0 => self.slot_is_full = false,
+                _ => {}
+            }
+        }
+    }
+
+    fn to_clean(&self, then: Then) -> Vec<Cleaning> {
+        let leftovers = self.progress.leftovers();
+        let mut ops = Vec::new();
+        if self.slot_is_full {
+            ops.push(Cleaning::Close);
+        }
+        if leftovers.temp {
+            ops.push(Cleaning::RemoveTemp);
+        }
+        // What goes on by plain calls removes its link at its own end.
+        if leftovers.link && !matches!(then, Then::Resume) {
+            ops.push(Cleaning::RemoveLink);
+        }
+        ops
+    }
+
+    fn cleaned(&mut self, op: Cleaning, result: i32) {
+        match (op, -result) {
+            (Cleaning::RemoveTemp, libc::ENOENT) => self.progress.temp_was_gone(),
+            // No worker, or never submitted.
+            (_, libc::ECANCELED | libc::EAGAIN | libc::ENOMEM) => self.clean_by_call(op),
+            _ => {}
+        }
+    }
+
+    fn clean_by_call(&mut self, op: Cleaning) {
+        let job = &self.task.job;
+        let remove = |name| rustix::fs::unlinkat(&job.place.dir, name, AtFlags::empty());
+        match op {
+            // The next save of the slot replaces what is in it.
+            Cleaning::Close => {}
+            Cleaning::RemoveTemp => {
+                if remove(&job.temp) == Err(Errno::NOENT) {
+                    self.progress.temp_was_gone();
+                }
+            }
+            Cleaning::RemoveLink => {
+                let _ = remove(&job.link);
+            }
+        }
+    }
+}
+
+/// The longest chain: open, the writes, rename, directory sync, probe, close.
+fn entries_needed(task: &Task) -> usize {
+    task.payload.len().div_ceil(WRITE_MAX).max(1) + 5
+}

@@ -1,0 +1,153 @@
+//! The io_uring engine: one thread owns the ring, and a save is one chain of linked entries.
+//!
+//! # Who owns what, when
+//!
+//! 1. A caller opens the directory, makes a [`Task`] and pushes it to the [`Queue`]; from then on
+//!    the task is the engine's. The eventfd that wakes the ring's thread is the one that the
+//!    kernel signals completions to: the thread waits in one place for both.
+//! 2. The thread gives the task a *slot*: an index into the ring's table of direct descriptors and
+//!    into [`Driver`]'s table of tasks. The chain's entries point into the task: names, payload.
+//!    The names' and payload's memory is on the heap and stays where it is; the directory's
+//!    descriptor stays open. Nothing of the task is touched while a round of entries is pending.
+//! 3. All chains that are ready go to the kernel in one `io_uring_enter`, each of them whole: a
+//!    chain that a submission's boundary cuts would run out of order.
+//! 4. Every entry answers with one completion; none is suppressed. When the last one of a chain
+//!    has come, the plan reads the answers: done, or a next chain, or a cleaning round (a severed
+//!    chain never runs its tail, so cleaning is always a second submission).
+//! 5. Only then is the task taken out of its slot, answered and freed. A caller who dropped its
+//!    future changes nothing of this.
+//!
+//! # Why nothing can overflow
+//!
+//! A round has at most [`ROUND_MAX`] entries, each slot has one round at a time, and the ring is
+//! made with `slots * ROUND_MAX` submission entries and twice as many completions.
+//!
+//! # When the ring cannot go on
+//!
+//! No worker (a pids limit: the head of a chain answers ECANCELED with nothing of it run): the
+//! save is done by plain calls; when that repeats, or the ring dies, the ring is given up. Chains
+//! under way are waited for, what did not run is done by plain calls, and the thread serves the
+//! pool from then on, so that there is somebody even where no thread can be made. Chains that do
+//! not come back in [`LOST_AFTER`] are answered `Unknown`, and their memory is leaked, because the
+//! kernel may still read it.
+//!
+//! [`ROUND_MAX`]: ring::ROUND_MAX
+//! [`LOST_AFTER`]: driver::LOST_AFTER
+//! [`Driver`]: driver::Driver
+
+mod driver;
+mod entries;
+pub(crate) mod ring;
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::event::EventfdFlags;
+
+use super::pool::Pool;
+use super::{Config, SharedStatus, Task, Why};
+use crate::sys::thread;
+use driver::Driver;
+use ring::Ring;
+
+/// Saves on their way to the ring's thread.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    wake: Arc<OwnedFd>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tasks: VecDeque<Task>,
+    closed: bool,
+    /// The ring was given up.
+    retired: bool,
+}
+
+impl Queue {
+    /// Hands tasks over, all at once; gives them back if the ring was given up.
+    pub(crate) fn push(&self, tasks: Vec<Task>) -> Result<(), Vec<Task>> {
+        let mut state = self.lock();
+        if state.retired {
+            return Err(tasks);
+        }
+        state.tasks.extend(tasks);
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    /// No more tasks will come. False if the ring was given up.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = self.lock();
+        state.closed = true;
+        let retired = state.retired;
+        drop(state);
+        self.wake();
+        !retired
+    }
+
+    /// Moves what has come to `into`; true if no more will.
+    fn take(&self, into: &mut VecDeque<Task>) -> bool {
+        let mut state = self.lock();
+        into.append(&mut state.tasks);
+        state.closed
+    }
+
+    /// Refuses tasks from now on; true if none would have come anyway.
+    fn retire(&self, into: &mut VecDeque<Task>) -> bool {
+        let mut state = self.lock();
+        state.retired = true;
+        into.append(&mut state.tasks);
+        state.closed
+    }
+
+    fn wake(&self) {
+        // Fails only if the counter is full, and then the thread is awake.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the ring, on a thread of its own, and starts to serve.
+pub(crate) fn start(
+    config: Config,
+    pool: &Arc<Pool>,
+    status: &SharedStatus,
+) -> Result<Arc<Queue>, Why> {
+    let failed = |call, errno: rustix::io::Errno| Why::PrepareFailed(call, errno.raw_os_error());
+    let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
+        .map_err(|errno| failed("eventfd", errno))?;
+    let wake = Arc::new(wake);
+    let queue = Arc::new(Queue { state: Mutex::default(), wake: Arc::clone(&wake) });
+
+    let (tell, told) = sync_channel(1);
+    let (driver_queue, pool, status) = (Arc::clone(&queue), Arc::clone(pool), Arc::clone(status));
+    let body = move || {
+        // The ring belongs to the thread that makes it: its workers share this thread's umask, and
+        // if it ended its chains would be cancelled half-way.
+        let ring = thread::own_umask()
+            .map_err(|error| Why::PrepareFailed("unshare", error.raw_os_error().unwrap_or(0)))
+            .and_then(|()| Ring::new(config, wake));
+        match ring {
+            Ok(ring) => {
+                let _ = tell.send(Ok(()));
+                Driver::new(ring, config.requests, driver_queue, pool, status).run();
+            }
+            Err(why) => {
+                let _ = tell.send(Err(why));
+            }
+        }
+    };
+    thread::spawn("ringseal-ring", body)
+        .map_err(|error| Why::PrepareFailed("clone", error.raw_os_error().unwrap_or(0)))?;
+    // An error here is a thread that ended without a word.
+    told.recv().unwrap_or(Err(Why::RingLost(0)))?;
+    Ok(queue)
+}

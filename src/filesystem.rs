@@ -1,0 +1,53 @@
+//! What a filesystem is, and what a sync means on it.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+
+/// `f_type` values of statfs(2) that matter here, with the names that users know.
+const NAMES: [(u64, &str); 17] = [
+    (TMPFS, "tmpfs"),
+    (RAMFS, "ramfs"),
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xca45_1a4e, "bcachefs"),
+    (0x794c_7630, "overlay"),
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "ceph"),
+    (0x6573_5546, "fuse"),
+    (0x4d44, "vfat"),
+    (0x7371_7368, "squashfs"),
+];
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58f6;
+
+/// Filesystems that one kernel at a time can have mounted for writing.
+const LOCAL: [&str; 8] = ["tmpfs", "ramfs", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs"];
+
+fn magic(dir: BorrowedFd<'_>) -> Result<u64, Errno> {
+    // The field's type differs between architectures; the values all fit in 32 bits.
+    Ok(rustix::fs::fstatfs(dir)?.f_type as u64 & 0xffff_ffff)
+}
+
+/// Does the filesystem live in memory? Then a sync does nothing, and is not paid for.
+pub(crate) fn is_volatile(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(matches!(magic(dir)?, TMPFS | RAMFS))
+}
+
+/// The filesystem's name, as mount(8) knows it; `unknown` for one that is not in the list.
+pub(crate) fn name(dir: BorrowedFd<'_>) -> Result<&'static str, Errno> {
+    let magic = magic(dir)?;
+    Ok(NAMES.iter().find(|(value, _)| *value == magic).map_or("unknown", |(_, name)| name))
+}
+
+/// Can no other kernel be writing here? On a network filesystem, or one shared into a virtual
+/// machine, another host's live writer looks dead.
+pub(crate) fn is_local(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(LOCAL.contains(&name(dir)?))
+}

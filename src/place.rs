@@ -1,0 +1,154 @@
+//! Where a target stands: an open directory and one name in it. From here on no path is resolved
+//! again, so nobody can redirect a save by moving what the path goes through, and the ring's
+//! thread needs neither the caller's working directory nor its root.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Cause, Error, Result};
+use crate::filesystem;
+use crate::plan::{Outcome, Step};
+use crate::request::{Level, Named, Target};
+use crate::root::Root;
+use crate::temp;
+
+/// An open directory, one name in it, and what the directory's filesystem is worth.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub dir: OwnedFd,
+    pub name: CString,
+    /// The target as errors name it.
+    pub shown: PathBuf,
+    /// The filesystem lives in memory: there is nothing to sync to.
+    pub volatile: bool,
+}
+
+impl Place {
+    pub(crate) fn open(target: &Target, level: Level) -> Result<Place> {
+        let shown = target.shown();
+        let opened = match &target.0 {
+            Named::Path(path) => Self::open_path(path, level),
+            Named::At(dir, name) => Self::open_at(dir.as_fd(), name, level),
+            Named::Beneath(root, path) => Self::open_beneath(root, path, level),
+        };
+        Self::of(shown, opened)
+    }
+
+    pub(crate) fn open_in(dir: BorrowedFd<'_>, name: &OsStr, level: Level) -> Result<Place> {
+        Self::of(PathBuf::from(name), Self::open_at(dir, name, level))
+    }
+
+    fn of(shown: PathBuf, opened: Result<((OwnedFd, bool), CString), Refused>) -> Result<Place> {
+        match opened {
+            Ok(((dir, volatile), name)) => Ok(Place { dir, name, shown, volatile }),
+            Err(Refused(step, cause)) => Err(Error::new(shown, step, Outcome::Unchanged, cause)),
+        }
+    }
+
+    fn open_path(path: &Path, level: Level) -> Result<((OwnedFd, bool), CString), Refused> {
+        let (parent, name) = split(path);
+        let name = component(name)?;
+        let open = |flags| {
+            rustix::fs::openat(CWD, parent, flags, Mode::empty()).map_err(Refused::directory)
+        };
+        Ok((open_directory(level, open)?, name))
+    }
+
+    fn open_beneath(
+        root: &Root,
+        path: &Path,
+        level: Level,
+    ) -> Result<((OwnedFd, bool), CString), Refused> {
+        let (parent, name) = split(path);
+        let name = component(name)?;
+        let open = |flags| root.open_beneath(parent, flags).map_err(Refused::directory);
+        Ok((open_directory(level, open)?, name))
+    }
+
+    /// The caller's descriptor may be `O_PATH`, which cannot be synced: opened anew.
+    fn open_at(
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        level: Level,
+    ) -> Result<((OwnedFd, bool), CString), Refused> {
+        let name = component(name)?;
+        let open =
+            |flags| rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(Refused::directory);
+        Ok((open_directory(level, open)?, name))
+    }
+}
+
+/// A step that refused the request, and why.
+struct Refused(Step, Cause);
+
+impl Refused {
+    fn request(why: &'static str) -> Refused {
+        Refused(Step::Accept, Cause::InvalidRequest(why))
+    }
+
+    fn directory(errno: Errno) -> Refused {
+        Refused(Step::OpenDirectory, errno.into())
+    }
+}
+
+/// Opens the directory so that it can be synced; a directory that may not be read is good enough
+/// where nothing will be.
+fn open_directory(
+    level: Level,
+    open: impl Fn(OFlags) -> Result<OwnedFd, Refused>,
+) -> Result<(OwnedFd, bool), Refused> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let is_volatile =
+        |dir: &OwnedFd| filesystem::is_volatile(dir.as_fd()).map_err(Refused::directory);
+    match open(flags | OFlags::RDONLY) {
+        Ok(dir) => {
+            let volatile = is_volatile(&dir)?;
+            Ok((dir, volatile))
+        }
+        Err(Refused(step, Cause::Io(error))) if error.raw_os_error() == Some(libc::EACCES) => {
+            let dir = open(flags | OFlags::PATH)?;
+            let volatile = is_volatile(&dir)?;
+            if volatile || level == Level::Atomic {
+                return Ok((dir, volatile));
+            }
+            Err(Refused(step, Cause::Io(error)))
+        }
+        Err(refused) => Err(refused),
+    }
+}
+
+/// Splits a path into the directory to open and the last component.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    let bytes = path.as_os_str().as_bytes();
+    let (parent, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
+        // The root itself, for a name directly below it.
+        Some(0) => (&bytes[..1], &bytes[1..]),
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (&b"."[..], bytes),
+    };
+    (Path::new(OsStr::from_bytes(parent)), OsStr::from_bytes(name))
+}
+
+/// One component that a file of ours may have as its name.
+pub(crate) fn check_name(name: &OsStr) -> Result<CString, &'static str> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." {
+        return Err("the path does not end in a file name");
+    }
+    if bytes.contains(&b'/') {
+        return Err("the name is not a single component");
+    }
+    if temp::Name::parse(bytes).is_some() {
+        return Err("the name has the form of a temporary file's");
+    }
+    CString::new(bytes).map_err(|_| "the name holds a NUL byte")
+}
+
+fn component(name: &OsStr) -> Result<CString, Refused> {
+    check_name(name).map_err(Refused::request)
+}

@@ -1,0 +1,242 @@
+//! What is asked: a target, its new bytes, and options.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::file::AtomicFile;
+use crate::job::Job;
+use crate::receipt::Receipt;
+use crate::root::Root;
+
+/// Which file a save replaces.
+///
+/// Made from a path, relative ones to the working directory, or by [`at`](Target::at) and
+/// [`beneath`](Target::beneath). The last component is never followed: a symbolic link there is
+/// replaced, not written through.
+#[derive(Debug, Clone)]
+pub struct Target(pub(crate) Named);
+
+#[derive(Debug, Clone)]
+pub(crate) enum Named {
+    Path(PathBuf),
+    At(Arc<OwnedFd>, OsString),
+    Beneath(Root, PathBuf),
+}
+
+impl Target {
+    /// The file `name`, one component, in an open directory. `O_PATH` descriptors will do.
+    pub fn at(directory: impl Into<Arc<OwnedFd>>, name: impl Into<OsString>) -> Target {
+        Target(Named::At(directory.into(), name.into()))
+    }
+
+    /// A path that cannot leave `root`: not by `..`, not through a symbolic link anywhere in it,
+    /// not by an absolute path. Who can write below the root cannot redirect the save.
+    pub fn beneath(root: &Root, path: impl Into<PathBuf>) -> Target {
+        Target(Named::Beneath(root.clone(), path.into()))
+    }
+
+    /// The target as errors name it.
+    pub(crate) fn shown(&self) -> PathBuf {
+        match &self.0 {
+            Named::Path(path) => path.clone(),
+            Named::At(_, name) => PathBuf::from(name),
+            Named::Beneath(root, path) => root.path().join(path),
+        }
+    }
+}
+
+impl<P: AsRef<Path> + ?Sized> From<&P> for Target {
+    fn from(path: &P) -> Target {
+        Target(Named::Path(path.as_ref().to_path_buf()))
+    }
+}
+
+impl From<PathBuf> for Target {
+    fn from(path: PathBuf) -> Target {
+        Target(Named::Path(path))
+    }
+}
+
+impl From<String> for Target {
+    fn from(path: String) -> Target {
+        Target(Named::Path(path.into()))
+    }
+}
+
+/// What the answer promises.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Level {
+    /// After the answer, a power cut at any moment leaves this version (or a later one).
+    #[default]
+    Durable,
+    /// Whole or not at all, for readers and for a killed process. Nothing is synced: after a power
+    /// cut the target can be the old version, the new one, or, on some filesystems, empty. For
+    /// what a reboot voids anyway, such as pid files.
+    Atomic,
+}
+
+/// How a save is to be done. One builder for the plain functions, the
+/// [`Writer`](crate::Writer) and [`AtomicFile`].
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("state.json");
+/// use ringseal::Options;
+///
+/// Options::new().mode(0o644).create_new().replace(&path, b"{}")?;
+/// let again = Options::new().create_new().replace(&path, b"{}").unwrap_err();
+/// assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub(crate) mode: Option<u32>,
+    pub(crate) keep_mode: bool,
+    pub(crate) keep_owner: bool,
+    pub(crate) create_new: bool,
+    pub(crate) previous: Option<OsString>,
+    pub(crate) level: Level,
+}
+
+/// The mode of a file whose save names none.
+pub(crate) const DEFAULT_MODE: u32 = 0o600;
+
+impl Options {
+    /// Mode 0o600, an existing target is replaced, [`Level::Durable`].
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// The mode of the new file, exactly: neither the process's umask nor a default access list of
+    /// the directory changes it. Permission bits only: bits outside 0o777 are refused.
+    pub fn mode(mut self, mode: u32) -> Options {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Takes mode and POSIX access list from the file at the target. Where there is none, the mode
+    /// is the one given to [`mode`](Options::mode), or 0o600.
+    pub fn keep_mode(mut self) -> Options {
+        self.keep_mode = true;
+        self
+    }
+
+    /// Takes owner and group from the file at the target. A process that may not give the file
+    /// away gets an error at [`Step::SetAttributes`](crate::Step), and the target is unchanged.
+    pub fn keep_owner(mut self) -> Options {
+        self.keep_owner = true;
+        self
+    }
+
+    /// Fails with `EEXIST` if anything stands at the target (`RENAME_NOREPLACE`, renameat2(2)).
+    pub fn create_new(mut self) -> Options {
+        self.create_new = true;
+        self
+    }
+
+    /// The version that is replaced then stands beside the new one, as `name` in the same
+    /// directory. At every moment, power cuts included, the old version has the target's name or
+    /// this one; and this name never holds a version newer than the target's.
+    ///
+    /// It costs one more directory sync. Where nothing stands at the target, what stands at `name`
+    /// is left alone. The filesystem must have hard links.
+    pub fn keep_previous(mut self, name: impl Into<OsString>) -> Options {
+        self.previous = Some(name.into());
+        self
+    }
+
+    /// What the answer promises.
+    pub fn level(mut self, level: Level) -> Options {
+        self.level = level;
+        self
+    }
+
+    /// Replaces `target` on this thread, by plain system calls; see [`replace`](crate::replace).
+    ///
+    /// # Errors
+    /// The step that failed, its cause and what is true of the target now.
+    pub fn replace(&self, target: impl Into<Target>, bytes: impl AsRef<[u8]>) -> Result<Receipt> {
+        let job = Job::prepare(&target.into(), self)?;
+        crate::engine::calls::carry(job, bytes.as_ref())
+    }
+
+    /// Serialises `value` as JSON, without a trailing newline, and replaces `target` by it on this
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`replace`](Options::replace); a value that does not serialise changes nothing.
+    #[cfg(feature = "json")]
+    pub fn replace_json<T>(&self, target: impl Into<Target>, value: &T) -> Result<Receipt>
+    where
+        T: serde::Serialize + ?Sized,
+    {
+        let target = target.into();
+        let bytes = to_json(&target, value)?;
+        self.replace(target, bytes)
+    }
+
+    /// Opens the new version of `target` for streaming; see [`AtomicFile`].
+    ///
+    /// # Errors
+    /// The step that failed, its cause; the target is unchanged.
+    pub fn create(&self, target: impl Into<Target>) -> Result<AtomicFile> {
+        AtomicFile::new(Job::prepare(&target.into(), self)?)
+    }
+}
+
+/// One save for a [`Writer`](crate::Writer): a target, its new bytes, options.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub(crate) target: Target,
+    pub(crate) bytes: Bytes,
+    pub(crate) options: Options,
+}
+
+impl Request {
+    /// Replace `target` by `bytes`, which are not copied.
+    pub fn new(target: impl Into<Target>, bytes: impl Into<Bytes>) -> Request {
+        Request { target: target.into(), bytes: bytes.into(), options: Options::new() }
+    }
+
+    /// Serialises `value` as JSON, without a trailing newline, straight into the buffer that will
+    /// be written.
+    ///
+    /// # Errors
+    /// [`Cause::Serialize`](crate::Cause) at [`Step::Accept`](crate::Step).
+    #[cfg(feature = "json")]
+    pub fn json<T>(target: impl Into<Target>, value: &T) -> Result<Request>
+    where
+        T: serde::Serialize + ?Sized,
+    {
+        let target = target.into();
+        let bytes = to_json(&target, value)?;
+        Ok(Request::new(target, bytes))
+    }
+
+    /// With these options instead of the default ones.
+    pub fn with(mut self, options: Options) -> Request {
+        self.options = options;
+        self
+    }
+}
+
+impl<T: Into<Target>, B: Into<Bytes>> From<(T, B)> for Request {
+    fn from((target, bytes): (T, B)) -> Request {
+        Request::new(target, bytes)
+    }
+}
+
+#[cfg(feature = "json")]
+fn to_json<T: serde::Serialize + ?Sized>(target: &Target, value: &T) -> Result<Vec<u8>> {
+    use crate::error::Cause;
+    use crate::plan::{Outcome, Step};
+    serde_json::to_vec(value).map_err(|error| {
+        Error::new(target.shown(), Step::Accept, Outcome::Unchanged, Cause::Serialize(error))
+    })
+}

@@ -1,0 +1,200 @@
+//! A directory that saves can be confined to, and durable directories below it.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::liveness;
+use crate::plan::{Liveness, Outcome, Step};
+
+/// An open directory; a [`Target::beneath`](crate::Target::beneath) it cannot lead out of it.
+///
+/// Paths are opened with `openat2` and `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+/// RESOLVE_NO_MAGICLINKS` (Linux 5.6, openat2(2)); where that call is missing, one component at a
+/// time with `O_NOFOLLOW`. Mounts below the root are entered.
+#[derive(Debug, Clone)]
+pub struct Root {
+    directory: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+const OPEN: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+
+impl Root {
+    /// Opens a directory as root. Symbolic links in `path` itself are followed.
+    ///
+    /// # Errors
+    /// At [`Step::OpenDirectory`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Root> {
+        let path = path.into();
+        match rustix::fs::openat(CWD, &path, OPEN | OFlags::RDONLY, Mode::empty()) {
+            Ok(directory) => Ok(Root { directory: Arc::new(directory), path }),
+            Err(errno) => Err(Error::new(path, Step::OpenDirectory, Outcome::Unchanged, errno)),
+        }
+    }
+
+    /// Opens a directory as root; makes it, and whatever is missing above it, with `mode`, each
+    /// durable: the directory that holds it is synced before this returns.
+    ///
+    /// # Errors
+    /// At [`Step::MakeDirectory`] or [`Step::SyncDirectory`], naming the directory.
+    pub fn create(path: impl Into<PathBuf>, mode: u32) -> Result<Root> {
+        let path = path.into();
+        let mut above: Vec<&Path> =
+            path.ancestors().take_while(|dir| !dir.as_os_str().is_empty()).collect();
+        while above.last().is_some_and(|dir| dir.is_dir()) {
+            above.pop();
+        }
+        for dir in above.into_iter().rev() {
+            let Some(name) = dir.file_name() else { continue };
+            let holder = match dir.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => Root::open(parent)?,
+                _ => Root::open(".")?,
+            };
+            let [made] = holder.make_directories([(name, mode)]).try_into().unwrap_or([Ok(())]);
+            made?;
+        }
+        Root::open(path)
+    }
+
+    /// Makes directories directly below the root, those that are missing, with exactly the mode
+    /// given for each, and syncs the root once for them all: after `Ok`, a power cut does not take
+    /// that directory away, whoever made it. Answers in order.
+    ///
+    /// # Errors
+    /// For each name: at [`Step::MakeDirectory`] if it could not be made or something else stands
+    /// there, at [`Step::SyncDirectory`] or [`Step::Verify`] if it may not be durable.
+    pub fn make_directories<N: AsRef<OsStr>>(
+        &self,
+        directories: impl IntoIterator<Item = (N, u32)>,
+    ) -> Vec<Result<()>> {
+        let mut made: Vec<(PathBuf, Result<(), Errno>)> = Vec::new();
+        for (name, mode) in directories {
+            let name = name.as_ref();
+            made.push((self.path.join(name), self.make_directory(name, mode)));
+        }
+        let synced = self.sync();
+        let answer = |(path, made): (PathBuf, Result<(), Errno>)| {
+            made.map_err(|errno| {
+                Error::new(&path, Step::MakeDirectory, Outcome::Unchanged, errno)
+            })?;
+            synced.map_err(|(step, errno)| {
+                Error::new(&path, step, Outcome::ReplacedDurabilityUnknown, errno)
+            })
+        };
+        made.into_iter().map(answer).collect()
+    }
+
+    fn make_directory(&self, name: &OsStr, mode: u32) -> Result<(), Errno> {
+        let is_component = Path::new(name).components().eq([Component::Normal(name)]);
+        if !is_component {
+            return Err(Errno::INVAL);
+        }
+        let mode = Mode::from_raw_mode(mode);
+        let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+        let made = match rustix::fs::mkdirat(&self.directory, &name, mode & Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(errno),
+        };
+        let open = OPEN | OFlags::NOFOLLOW | OFlags::RDONLY;
+        // A link or a file in the directory's stead is refused here (ENOTDIR).
+        match rustix::fs::openat(&self.directory, &name, open, Mode::empty()) {
+            Ok(dir) if made => rustix::fs::fchmod(dir, mode),
+            // One that was there may be unreadable for this user; the saves into it will tell.
+            Ok(_) | Err(Errno::ACCESS) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn sync(&self) -> Result<(), (Step, Errno)> {
+        rustix::fs::fsync(&self.directory).map_err(|errno| (Step::SyncDirectory, errno))?;
+        let answer = liveness::probe(self.directory.as_fd());
+        match (Liveness::of(answer), answer) {
+            (Liveness::Dead, Err(errno)) => Err((Step::Verify, errno)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The path that the root was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a directory below the root without following any link.
+    pub(crate) fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
+            // Before Linux 5.6, or denied by a filter that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => self.walk(path, flags),
+            // A rename elsewhere in the tree raced with a `..`: the kernel asks for another try.
+            Err(Errno::AGAIN) => self.walk(path, flags),
+            opened => opened,
+        }
+    }
+
+    fn walk(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut at: Option<OwnedFd> = None;
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => name,
+                Component::CurDir => continue,
+                Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                    return Err(Errno::XDEV);
+                }
+            };
+            let open = OPEN | OFlags::PATH | OFlags::NOFOLLOW;
+            let next = rustix::fs::openat(self.base(&at), name, open, Mode::empty());
+            at = Some(match next {
+                // `O_DIRECTORY | O_NOFOLLOW` on a link: say what openat2 says.
+                Err(Errno::NOTDIR) if self.is_link(&at, name) => return Err(Errno::LOOP),
+                next => next?,
+            });
+        }
+        rustix::fs::openat(self.base(&at), c".", flags, Mode::empty())
+    }
+
+    fn base<'a>(&'a self, at: &'a Option<OwnedFd>) -> BorrowedFd<'a> {
+        at.as_ref().map_or(self.directory.as_fd(), AsFd::as_fd)
+    }
+
+    fn is_link(&self, at: &Option<OwnedFd>, name: &OsStr) -> bool {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::statat(self.base(at), name, flags)
+            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The walk is what hosts without openat2 get: it must refuse what openat2 refuses.
+    #[test]
+    fn the_walk_refuses_what_openat2_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("out")).unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let flags = OPEN | OFlags::RDONLY;
+        let paths = [
+            "a", "a/b", ".", "a/.", "link", "link/b", "out", "out/etc", "..", "a/../..", "/etc",
+            "file", "file/x", "none",
+        ];
+        for path in paths {
+            let walked = root.walk(Path::new(path), flags).map(drop);
+            let opened = root.open_beneath(Path::new(path), flags).map(drop);
+            assert_eq!(walked, opened, "{path}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What needs `unsafe`, or has no safe wrapper: one small module each.
+
+pub(crate) mod fork;
+pub(crate) mod thread;

@@ -1,0 +1,68 @@
+//! How a writer is made.
+
+use std::sync::Arc;
+
+use super::limits::Limits;
+use super::{Shared, Writer};
+use crate::engine::{Config, Engine, Running, StartError};
+use crate::sys::fork;
+
+/// Settings of a [`Writer`]; from [`Writer::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct WriterBuilder {
+    engine: Engine,
+    requests: usize,
+    bytes: usize,
+    threads: usize,
+}
+
+impl Default for WriterBuilder {
+    fn default() -> WriterBuilder {
+        WriterBuilder { engine: Engine::Auto, requests: 256, bytes: 256 << 20, threads: 64 }
+    }
+}
+
+/// A save holds a slot of the ring, and every slot has room for eight entries.
+const REQUESTS_MAX: usize = 2048;
+
+impl WriterBuilder {
+    /// Which engine; [`Engine::Auto`] by default.
+    pub fn engine(mut self, engine: Engine) -> WriterBuilder {
+        self.engine = engine;
+        self
+    }
+
+    /// Saves in flight at most, 1 to 2048; 256 by default. Each holds one descriptor, the
+    /// directory's (two on the threads engine): mind `RLIMIT_NOFILE`.
+    pub fn max_in_flight(mut self, saves: usize) -> WriterBuilder {
+        self.requests = saves.clamp(1, REQUESTS_MAX);
+        self
+    }
+
+    /// Bytes in flight at most; 256 MiB by default. A larger save waits until it is alone.
+    pub fn max_bytes_in_flight(mut self, bytes: usize) -> WriterBuilder {
+        self.bytes = bytes;
+        self
+    }
+
+    /// Threads at most; 64 by default. They are the kernel's workers on the ring, the library's
+    /// own on the threads engine, made when there is work, gone after some idle seconds. Many of
+    /// them wait for the same flush: that is what makes many saves cheap.
+    pub fn max_threads(mut self, threads: usize) -> WriterBuilder {
+        self.threads = threads.clamp(1, REQUESTS_MAX);
+        self
+    }
+
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// If [`Engine::Uring`] was asked for and is not to be had, or no thread can be made.
+    pub fn build(self) -> Result<Writer, StartError> {
+        let config = Config { engine: self.engine, requests: self.requests, threads: self.threads };
+        let engine = Running::start(config)?;
+        let limits = Arc::new(Limits::new(self.requests, self.bytes));
+        let generation = fork::generation();
+        Ok(Writer { shared: Arc::new(Shared { limits, engine, generation }) })
+    }
+}

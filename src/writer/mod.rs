@@ -1,0 +1,307 @@
+//! The writer: a handle by which many tasks share one engine.
+
+mod builder;
+pub(crate) mod limits;
+pub(crate) mod reply;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+pub use builder::WriterBuilder;
+use limits::{Limits, Permit};
+use reply::Answer;
+
+use crate::engine::{EngineStatus, Running, StartError, Task, calls};
+use crate::error::{Cause, Error, Result};
+use crate::job::Job;
+use crate::plan::{Outcome, Step};
+use crate::receipt::Receipt;
+use crate::request::{Request, Target};
+use crate::sys::fork;
+
+/// Saves files durably, many at a time.
+///
+/// A cheap handle (`Clone + Send + Sync`); its futures run on any executor. What was accepted is
+/// carried out to its end, whatever becomes of the future: dropping one means that nobody waits.
+/// Dropping the last handle does not wait either, [`close`](Writer::close) does.
+///
+/// Targets are resolved on the thread that polls (or calls), in its working directory and root.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("state.json");
+/// # pollster::block_on(async {
+/// use ringseal::{Durability, Writer};
+///
+/// let writer = Writer::new()?;
+/// let receipt = writer.replace(&path, &b"{\"pid\":42}"[..]).await?;
+/// assert!(matches!(receipt.durability, Durability::Durable | Durability::Volatile
+///     | Durability::DurableUnproven));
+/// writer.close().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Writer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limits: Arc<Limits>,
+    engine: Running,
+    generation: u64,
+}
+
+impl Writer {
+    /// A writer with the default settings: io_uring where it works, threads elsewhere.
+    ///
+    /// # Errors
+    /// If no thread can be made.
+    pub fn new() -> Result<Writer, StartError> {
+        Writer::builder().build()
+    }
+
+    /// Settings.
+    pub fn builder() -> WriterBuilder {
+        WriterBuilder::default()
+    }
+
+    /// Replaces `target` by `bytes`, durably, with mode 0o600.
+    ///
+    /// Nothing happens until the future is first polled. It then waits for room (see
+    /// [`WriterBuilder::max_in_flight`]) and for the answer.
+    ///
+    /// # Errors
+    /// The step that failed, its cause and what is true of the target now.
+    pub fn replace(&self, target: impl Into<Target>, bytes: impl Into<Bytes>) -> Save {
+        self.submit(Request::new(target, bytes))
+    }
+
+    /// Replaces `target` by `value` as JSON, without a trailing newline.
+    ///
+    /// # Errors
+    /// As [`replace`](Writer::replace); a value that does not serialise changes nothing.
+    #[cfg(feature = "json")]
+    pub fn replace_json<T>(&self, target: impl Into<Target>, value: &T) -> Save
+    where
+        T: serde::Serialize + ?Sized,
+    {
+        match Request::json(target, value) {
+            Ok(request) => self.submit(request),
+            Err(error) => Save(Box::pin(std::future::ready(Err(error)))),
+        }
+    }
+
+    /// Carries a request out.
+    ///
+    /// # Errors
+    /// As [`replace`](Writer::replace).
+    pub fn submit(&self, request: impl Into<Request>) -> Save {
+        let request = request.into();
+        let shared = Arc::clone(&self.shared);
+        Save(Box::pin(async move {
+            let permit = shared.room(&request).await?;
+            let mut batch = Vec::with_capacity(1);
+            let answer = shared.prepare(request, permit, &mut batch)?;
+            shared.engine.submit(batch);
+            answer.await
+        }))
+    }
+
+    /// As [`replace`](Writer::replace), on this thread: it waits for the answer.
+    ///
+    /// On an idle writer the system calls are made here, which is the fastest way to save one file.
+    ///
+    /// # Errors
+    /// As [`replace`](Writer::replace).
+    pub fn replace_blocking(
+        &self,
+        target: impl Into<Target>,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Receipt> {
+        self.submit_blocking(Request::new(target, bytes))
+    }
+
+    /// As [`submit`](Writer::submit), on this thread: it waits for the answer.
+    ///
+    /// # Errors
+    /// As [`replace`](Writer::replace).
+    pub fn submit_blocking(&self, request: impl Into<Request>) -> Result<Receipt> {
+        let request = request.into();
+        if !self.shared.is_forked() {
+            if let Some(_permit) = self.shared.limits.try_acquire_idle(request.bytes.len()) {
+                let job = Job::prepare(&request.target, &request.options)?;
+                return calls::carry(job, &request.bytes);
+            }
+        }
+        pollster::block_on(self.submit(request))
+    }
+
+    /// Carries out many requests, and answers for each, in their order.
+    ///
+    /// Requests are taken from the iterator as there is room for them, so it may read the payloads
+    /// as it goes. What there is room for is handed to the engine at once, as one submission.
+    ///
+    /// # Errors
+    /// Each answer is a result of its own: one that fails does not touch the others.
+    pub fn replace_all<I>(&self, requests: I) -> SaveAll
+    where
+        I: IntoIterator,
+        I::Item: Into<Request> + 'static,
+        I::IntoIter: Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        let mut requests = requests.into_iter().map(Into::into);
+        SaveAll(Box::pin(async move {
+            let mut answers = Vec::new();
+            let mut next = requests.next();
+            while let Some(request) = next.take() {
+                let mut batch = Vec::new();
+                let room = shared.room(&request).await;
+                answers.push(room.and_then(|permit| shared.prepare(request, permit, &mut batch)));
+                // Whatever finds room without waiting goes along.
+                while let Some(request) = requests.next() {
+                    let Some(permit) = shared.limits.try_acquire(request.bytes.len()) else {
+                        next = Some(request);
+                        break;
+                    };
+                    answers.push(shared.prepare(request, permit, &mut batch));
+                }
+                shared.engine.submit(batch);
+            }
+            let mut results = Vec::with_capacity(answers.len());
+            for answer in answers {
+                results.push(match answer {
+                    Ok(answer) => answer.await,
+                    Err(error) => Err(error),
+                });
+            }
+            results
+        }))
+    }
+
+    /// As [`replace_all`](Writer::replace_all), on this thread: it waits for the answers.
+    pub fn replace_all_blocking<I>(&self, requests: I) -> Vec<Result<Receipt>>
+    where
+        I: IntoIterator,
+        I::Item: Into<Request> + 'static,
+        I::IntoIter: Send + 'static,
+    {
+        pollster::block_on(self.replace_all(requests))
+    }
+
+    /// Which engine runs, and why.
+    pub fn engine(&self) -> EngineStatus {
+        self.shared.engine.status()
+    }
+
+    /// Takes no more saves and waits until every accepted one is answered. Saves that waited for
+    /// room, and later ones, answer [`Cause::Closed`]. All handles of this writer are closed.
+    pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            if shared.is_forked() {
+                return;
+            }
+            shared.limits.close();
+            poll_fn(|context| match shared.is_forked() {
+                true => Poll::Ready(()),
+                false => shared.limits.poll_drained(context),
+            })
+            .await;
+            if !shared.is_forked() {
+                shared.engine.close();
+            }
+        }
+    }
+
+    /// As [`close`](Writer::close), on this thread.
+    pub fn close_blocking(&self) {
+        pollster::block_on(self.close());
+    }
+}
+
+impl Shared {
+    fn is_forked(&self) -> bool {
+        fork::generation() != self.generation
+    }
+
+    /// Waits for room for the request.
+    async fn room(&self, request: &Request) -> Result<Permit> {
+        // First of all: in a forked child every lock may be held by a thread that is not there.
+        let cause = if self.is_forked() {
+            Cause::Forked
+        } else {
+            match self.limits.acquire(request.bytes.len()).await {
+                Ok(permit) => return Ok(permit),
+                Err(limits::Closed) => Cause::Closed,
+            }
+        };
+        Err(Error::new(request.target.shown(), Step::Accept, Outcome::Unchanged, cause))
+    }
+
+    /// Resolves the request and adds it to a batch.
+    fn prepare(&self, request: Request, permit: Permit, batch: &mut Vec<Task>) -> Result<Answer> {
+        let Request { target, bytes: payload, options } = request;
+        let job = Job::prepare(&target, &options)?;
+        let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
+        batch.push(Task::new(job, payload, permit, reply));
+        Ok(answer)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !self.is_forked() {
+            self.engine.close();
+        }
+    }
+}
+
+/// A save in a [`Writer`]: a future of its answer.
+///
+/// Nothing happens before it is polled. Once it was accepted it is carried out; dropping it only
+/// means that nobody waits.
+#[must_use = "futures do nothing unless polled"]
+pub struct Save(Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>);
+
+/// Many saves in a [`Writer`]: a future of their answers, in the order of the requests.
+///
+/// As for [`Save`], what was accepted is carried out. Dropped early, it takes no more requests.
+#[must_use = "futures do nothing unless polled"]
+pub struct SaveAll(Pin<Box<dyn Future<Output = Vec<Result<Receipt>>> + Send>>);
+
+impl Future for Save {
+    type Output = Result<Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl Future for SaveAll {
+    type Output = Vec<Result<Receipt>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Save {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Save").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SaveAll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaveAll").finish_non_exhaustive()
+    }
+}
