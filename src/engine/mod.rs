@@ -109,7 +109,7 @@ impl Running {
             None => tasks,
         };
         for task in tasks {
-            if let Err(work) = self.pool.submit(Work::Whole(task)) {
+            if let Some(work) = self.pool.submit(Work::Whole(task)) {
                 // Cannot be: a pool without a ring has its resident. Never leave a save undone.
                 work.carry();
             }

@@ -68,29 +68,27 @@ impl Pool {
         Pool { state: Mutex::default(), wake: Condvar::new(), threads_max: threads_max.max(1) }
     }
 
-    /// Takes work, or gives it back if there is nobody to do it and nobody can be made.
-    pub(crate) fn submit(self: &Arc<Pool>, work: Work) -> Result<(), Work> {
+    /// Takes work; gives it back if there is nobody to do it and nobody can be made.
+    #[must_use = "work that is given back must be done by the caller"]
+    pub(crate) fn submit(self: &Arc<Pool>, work: Work) -> Option<Work> {
         let mut state = self.lock();
         state.queue.push_back(work);
         if state.idle >= state.queue.len() || state.threads >= self.threads_max {
             self.wake.notify_one();
-            return Ok(());
+            return None;
         }
         state.threads += 1;
         drop(state);
         if self.spawn().is_ok() {
-            return Ok(());
+            return None;
         }
         let mut state = self.lock();
         state.threads -= 1;
         if state.threads > 0 || state.resident {
             self.wake.notify_one();
-            return Ok(());
+            return None;
         }
-        match state.queue.pop_back() {
-            Some(work) => Err(work),
-            None => Ok(()),
-        }
+        state.queue.pop_back()
     }
 
     /// Starts the thread that stays.

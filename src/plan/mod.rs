@@ -57,11 +57,6 @@ impl Shape {
             Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => false,
         }
     }
-
-    /// The steps of this shape, in order.
-    pub(crate) fn steps(self) -> impl Iterator<Item = Step> {
-        ORDER.into_iter().filter(move |step| self.includes(*step))
-    }
 }
 
 /// What the filesystem said when it was asked whether it is alive.

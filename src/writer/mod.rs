@@ -167,7 +167,7 @@ impl Writer {
                 let room = shared.room(&request).await;
                 answers.push(room.and_then(|permit| shared.prepare(request, permit, &mut batch)));
                 // Whatever finds room without waiting goes along.
-                while let Some(request) = requests.next() {
+                for request in requests.by_ref() {
                     let Some(permit) = shared.limits.try_acquire(request.bytes.len()) else {
                         next = Some(request);
                         break;

@@ -368,7 +368,7 @@ impl Driver {
 
     /// To the pool; where that has no thread and can make none, here.
     fn hand_over(&self, work: Work) {
-        if let Err(work) = self.pool.submit(work) {
+        if let Some(work) = self.pool.submit(work) {
             work.carry();
         }
     }

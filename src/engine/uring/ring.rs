@@ -65,7 +65,6 @@ impl Ring {
         let restricted = submitter.register_restrictions(&mut allowed);
         prepare("IORING_REGISTER_RESTRICTIONS", restricted)?;
         prepare("IORING_REGISTER_ENABLE_RINGS", submitter.register_enable_rings())?;
-        drop(submitter);
         Ok(Ring { ring, signal })
     }
 
