@@ -4,10 +4,12 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, Stat, Uid};
+use rustix::fs::{FileType, Gid, Mode, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Cause, Error, FileKind, Result};
+use crate::filesystem;
+use crate::inode::{self, Look};
 use crate::place::{Place, check_name};
 use crate::plan::{Outcome, Progress, Shape, Step};
 use crate::receipt::{Carrier, Durability, Receipt};
@@ -22,14 +24,22 @@ const DEFAULT_ACCESS_LIST: &str = "system.posix_acl_default";
 #[derive(Debug)]
 pub(crate) struct Job {
     pub place: Place,
-    pub mode: Mode,
-    pub attributes: Attributes,
+    pub settled: Settled,
     pub create_new: bool,
-    pub previous: Option<CString>,
-    pub level: Level,
-    /// Names in the same directory: of the temporary file, and of keep-previous's link.
+    /// Names in the same directory: of the temporary file, and of keep-previous's link (empty
+    /// without it).
     pub temp: CString,
     pub link: CString,
+}
+
+/// What a look at the target has settled.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub mode: Mode,
+    pub attributes: Attributes,
+    /// The name under which the old version is to stand.
+    pub previous: Option<CString>,
+    pub promise: Promise,
 }
 
 /// What has to be set on the open file, because no argument of `open` can.
@@ -39,80 +49,45 @@ pub(crate) struct Attributes {
     pub access_list: Option<Vec<u8>>,
 }
 
+/// What the save can promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promise {
+    Durable,
+    Atomic,
+    /// The filesystem lives in memory: there is nothing to sync to.
+    Volatile,
+}
+
 impl Job {
     /// Resolves the target on the calling thread, in the caller's world, and checks the request.
-    pub(crate) fn prepare(target: &Target, options: &Options) -> Result<Job> {
-        Job::in_place(Place::open(target, options.level)?, options)
+    pub(crate) fn prepare(target: Target, options: &Options) -> Result<Job> {
+        Job::in_place(Place::open(target)?, options)
     }
 
     /// The same for a name in a directory of the caller's.
     pub(crate) fn prepare_at(dir: BorrowedFd<'_>, name: &OsStr, options: &Options) -> Result<Job> {
-        Job::in_place(Place::open_in(dir, name, options.level)?, options)
+        Job::in_place(Place::open_in(dir, name)?, options)
     }
 
     fn in_place(place: Place, options: &Options) -> Result<Job> {
-        match Job::check(&place, options) {
-            Ok((mode, attributes, previous)) => Ok(Job {
-                place,
-                mode,
-                attributes,
-                create_new: options.create_new,
-                previous,
-                level: options.level,
-                temp: temp::Name::unique().to_c_string(),
-                link: temp::Name::unique().to_c_string(),
-            }),
-            Err((step, cause)) => Err(Error::new(place.shown, step, Outcome::Unchanged, cause)),
-        }
-    }
-
-    fn check(
-        place: &Place,
-        options: &Options,
-    ) -> Result<(Mode, Attributes, Option<CString>), (Step, Cause)> {
-        let refuse = |why| (Step::Accept, Cause::InvalidRequest(why));
-        let mode = options.mode.unwrap_or(DEFAULT_MODE);
-        if mode & !0o777 != 0 {
-            return Err(refuse("the mode has other bits than permissions (0o777)"));
-        }
-        let previous = options.previous.as_deref().map(check_name).transpose().map_err(refuse)?;
-        if previous.as_ref() == Some(&place.name) {
-            return Err(refuse("the previous version cannot keep the target's own name"));
-        }
-        let check = |errno: Errno| (Step::Check, errno.into());
-        let standing = match rustix::fs::statat(&place.dir, &place.name, AtFlags::SYMLINK_NOFOLLOW)
-        {
-            Ok(stat) => Some(stat),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(check(errno)),
+        let settled = match Settled::of(&place, options) {
+            Ok(settled) => settled,
+            Err((step, cause)) => {
+                return Err(Error::new(place.shown, step, Outcome::Unchanged, cause));
+            }
         };
-        let (mut mode, mut attributes) = (Mode::from_raw_mode(mode), Attributes::default());
-        if let Some(stat) = standing {
-            refuse_what_is_no_file(&stat).map_err(|cause| (Step::Check, cause))?;
-            if options.create_new {
-                return Err(check(Errno::EXIST));
-            }
-            // A link's own mode and owner say nothing about a file.
-            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-                if options.keep_mode {
-                    mode = Mode::from_raw_mode(stat.st_mode & 0o777);
-                    attributes.access_list = access_list(place).map_err(check)?;
-                }
-                if options.keep_owner {
-                    attributes.owner =
-                        Some((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)));
-                }
-            }
-        }
-        Ok((mode, attributes, previous))
+        let link = settled.previous.as_ref().map(|_| temp::unique()).unwrap_or_default();
+        let create_new = options.create_new;
+        Ok(Job { place, settled, create_new, temp: temp::unique(), link })
     }
 
     /// Which steps this save takes.
     pub(crate) fn shape(&self) -> Shape {
+        let Settled { attributes, previous, promise, .. } = &self.settled;
         Shape {
-            durable: self.level == Level::Durable && !self.place.volatile,
-            attributes: self.attributes.owner.is_some() || self.attributes.access_list.is_some(),
-            keep_previous: self.previous.is_some(),
+            durable: *promise == Promise::Durable,
+            attributes: attributes.owner.is_some() || attributes.access_list.is_some(),
+            keep_previous: previous.is_some(),
         }
     }
 
@@ -137,11 +112,11 @@ impl Job {
         bytes: usize,
     ) -> Result<Receipt> {
         let Some(step) = progress.failed() else {
-            let durability = match self.shape().durable {
-                true if progress.is_unprovable() => Durability::DurableUnproven,
-                true => Durability::Durable,
-                false if self.place.volatile => Durability::Volatile,
-                false => Durability::Atomic,
+            let durability = match self.settled.promise {
+                Promise::Durable if progress.is_unprovable() => Durability::DurableUnproven,
+                Promise::Durable => Durability::Durable,
+                Promise::Atomic => Durability::Atomic,
+                Promise::Volatile => Durability::Volatile,
             };
             return Ok(Receipt { durability, carrier, bytes: bytes as u64 });
         };
@@ -155,8 +130,75 @@ impl Job {
     }
 }
 
-fn refuse_what_is_no_file(stat: &Stat) -> Result<(), Cause> {
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
+impl Settled {
+    fn of(place: &Place, options: &Options) -> Result<Settled, (Step, Cause)> {
+        let refuse = |why| (Step::Accept, Cause::InvalidRequest(why));
+        let mode = options.mode.unwrap_or(DEFAULT_MODE);
+        if mode & !0o777 != 0 {
+            return Err(refuse("the mode has other bits than permissions (0o777)"));
+        }
+        let previous = options.previous.as_deref().map(check_name).transpose().map_err(refuse)?;
+        if previous.as_ref() == Some(&place.name) {
+            return Err(refuse("the previous version cannot keep the target's own name"));
+        }
+        let (mode, attributes) = (Mode::from_raw_mode(mode), Attributes::default());
+        let promise = Promise::Durable;
+        let mut settled = Settled { mode, attributes, previous, promise };
+        let check = |errno: Errno| (Step::Check, errno.into());
+        let standing = match inode::at(&place.dir, &place.name) {
+            Ok(look) => Some(look),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(check(errno)),
+        };
+        if let Some(standing) = &standing {
+            refuse_what_is_no_file(standing.kind).map_err(|cause| (Step::Check, cause))?;
+            if options.create_new {
+                return Err(check(Errno::EXIST));
+            }
+            settled.keep(place, standing, options).map_err(check)?;
+        }
+        settled.promise = promise_of(place, standing.as_ref(), options.level)
+            .map_err(|errno| (Step::OpenDirectory, errno.into()))?;
+        Ok(settled)
+    }
+
+    /// Takes over what is to be kept of the file at the target.
+    fn keep(&mut self, place: &Place, standing: &Look, options: &Options) -> Result<(), Errno> {
+        // A link's own mode and owner say nothing about a file.
+        if standing.kind != FileType::RegularFile {
+            return Ok(());
+        }
+        if options.keep_mode {
+            self.mode = standing.mode;
+            self.attributes.access_list = access_list(place)?;
+        }
+        if options.keep_owner {
+            let (uid, gid) = (Uid::from_raw(standing.uid), Gid::from_raw(standing.gid));
+            self.attributes.owner = Some((uid, gid));
+        }
+        Ok(())
+    }
+}
+
+/// What the filesystem lets the level promise.
+fn promise_of(place: &Place, standing: Option<&Look>, level: Level) -> Result<Promise, Errno> {
+    let dir = place.dir.as_fd();
+    // What stands at the target has told already whether there is a block device.
+    let is_volatile = match standing {
+        Some(look) if look.on_block_device => false,
+        Some(_) => filesystem::is_in_memory(dir)?,
+        None => filesystem::is_volatile(dir)?,
+    };
+    match (level, place.unsyncable) {
+        _ if is_volatile => Ok(Promise::Volatile),
+        (Level::Atomic, _) => Ok(Promise::Atomic),
+        (Level::Durable, None) => Ok(Promise::Durable),
+        (Level::Durable, Some(errno)) => Err(errno),
+    }
+}
+
+fn refuse_what_is_no_file(kind: FileType) -> Result<(), Cause> {
+    let kind = match kind {
         FileType::Directory => return Err(Errno::ISDIR.into()),
         FileType::Fifo => FileKind::Fifo,
         FileType::Socket => FileKind::Socket,

@@ -3,6 +3,7 @@ mod engine;
 mod error;
 mod file;
 mod filesystem;
+mod inode;
 mod job;
 mod liveness;
 mod place;

@@ -11,75 +11,63 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Cause, Error, Result};
-use crate::filesystem;
 use crate::plan::{Outcome, Step};
-use crate::request::{Level, Named, Target};
+use crate::request::{Named, Target};
 use crate::root::Root;
 use crate::temp;
 
-/// An open directory, one name in it, and what the directory's filesystem is worth.
+/// An open directory and one name in it.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub dir: OwnedFd,
     pub name: CString,
     /// The target as errors name it.
     pub shown: PathBuf,
-    /// The filesystem lives in memory: there is nothing to sync to.
-    pub volatile: bool,
+    /// Why the directory cannot be synced: this user may not read it, so it is open as a path
+    /// only. Good enough where nothing is to be synced.
+    pub unsyncable: Option<Errno>,
 }
 
 impl Place {
-    pub(crate) fn open(target: &Target, level: Level) -> Result<Place> {
-        let shown = target.shown();
+    pub(crate) fn open(target: Target) -> Result<Place> {
         let opened = match &target.0 {
-            Named::Path(path) => Self::open_path(path, level),
-            Named::At(dir, name) => Self::open_at(dir.as_fd(), name, level),
-            Named::Beneath(root, path) => Self::open_beneath(root, path, level),
+            Named::Path(path) => Self::open_path(path),
+            Named::At(dir, name) => Self::open_at(dir.as_fd(), name),
+            Named::Beneath(root, path) => Self::open_beneath(root, path),
         };
-        Self::of(shown, opened)
+        Self::of(target.into_shown(), opened)
     }
 
-    pub(crate) fn open_in(dir: BorrowedFd<'_>, name: &OsStr, level: Level) -> Result<Place> {
-        Self::of(PathBuf::from(name), Self::open_at(dir, name, level))
+    pub(crate) fn open_in(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Place> {
+        Self::of(PathBuf::from(name), Self::open_at(dir, name))
     }
 
-    fn of(shown: PathBuf, opened: Result<((OwnedFd, bool), CString), Refused>) -> Result<Place> {
+    fn of(shown: PathBuf, opened: Result<(Directory, CString), Refused>) -> Result<Place> {
         match opened {
-            Ok(((dir, volatile), name)) => Ok(Place { dir, name, shown, volatile }),
+            Ok((Directory { dir, unsyncable }, name)) => Ok(Place { dir, name, shown, unsyncable }),
             Err(Refused(step, cause)) => Err(Error::new(shown, step, Outcome::Unchanged, cause)),
         }
     }
 
-    fn open_path(path: &Path, level: Level) -> Result<((OwnedFd, bool), CString), Refused> {
+    fn open_path(path: &Path) -> Result<(Directory, CString), Refused> {
         let (parent, name) = split(path);
         let name = component(name)?;
-        let open = |flags| {
-            rustix::fs::openat(CWD, parent, flags, Mode::empty()).map_err(Refused::directory)
-        };
-        Ok((open_directory(level, open)?, name))
+        let open = |flags| rustix::fs::openat(CWD, parent, flags, Mode::empty());
+        Ok((open_directory(open)?, name))
     }
 
-    fn open_beneath(
-        root: &Root,
-        path: &Path,
-        level: Level,
-    ) -> Result<((OwnedFd, bool), CString), Refused> {
+    fn open_beneath(root: &Root, path: &Path) -> Result<(Directory, CString), Refused> {
         let (parent, name) = split(path);
         let name = component(name)?;
-        let open = |flags| root.open_beneath(parent, flags).map_err(Refused::directory);
-        Ok((open_directory(level, open)?, name))
+        let open = |flags| root.open_beneath(parent, flags);
+        Ok((open_directory(open)?, name))
     }
 
     /// The caller's descriptor may be `O_PATH`, which cannot be synced: opened anew.
-    fn open_at(
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        level: Level,
-    ) -> Result<((OwnedFd, bool), CString), Refused> {
+    fn open_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(Directory, CString), Refused> {
         let name = component(name)?;
-        let open =
-            |flags| rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(Refused::directory);
-        Ok((open_directory(level, open)?, name))
+        let open = |flags| rustix::fs::openat(dir, c".", flags, Mode::empty());
+        Ok((open_directory(open)?, name))
     }
 }
 
@@ -90,36 +78,22 @@ impl Refused {
     fn request(why: &'static str) -> Refused {
         Refused(Step::Accept, Cause::InvalidRequest(why))
     }
-
-    fn directory(errno: Errno) -> Refused {
-        Refused(Step::OpenDirectory, errno.into())
-    }
 }
 
-/// Opens the directory so that it can be synced; a directory that may not be read is good enough
-/// where nothing will be.
-fn open_directory(
-    level: Level,
-    open: impl Fn(OFlags) -> Result<OwnedFd, Refused>,
-) -> Result<(OwnedFd, bool), Refused> {
+struct Directory {
+    dir: OwnedFd,
+    unsyncable: Option<Errno>,
+}
+
+/// Opens the directory so that it can be synced, if this user may read it.
+fn open_directory(open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<Directory, Refused> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let is_volatile =
-        |dir: &OwnedFd| filesystem::is_volatile(dir.as_fd()).map_err(Refused::directory);
-    match open(flags | OFlags::RDONLY) {
-        Ok(dir) => {
-            let volatile = is_volatile(&dir)?;
-            Ok((dir, volatile))
-        }
-        Err(Refused(step, Cause::Io(error))) if error.raw_os_error() == Some(libc::EACCES) => {
-            let dir = open(flags | OFlags::PATH)?;
-            let volatile = is_volatile(&dir)?;
-            if volatile || level == Level::Atomic {
-                return Ok((dir, volatile));
-            }
-            Err(Refused(step, Cause::Io(error)))
-        }
-        Err(refused) => Err(refused),
-    }
+    let (opened, unsyncable) = match open(flags | OFlags::RDONLY) {
+        Err(errno @ Errno::ACCESS) => (open(flags | OFlags::PATH), Some(errno)),
+        opened => (opened, None),
+    };
+    let dir = opened.map_err(|errno| Refused(Step::OpenDirectory, errno.into()))?;
+    Ok(Directory { dir, unsyncable })
 }
 
 /// Splits a path into the directory to open and the last component.

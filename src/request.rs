@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+#[cfg(feature = "json")]
+use crate::error::Error;
+use crate::error::Result;
 use crate::file::AtomicFile;
 use crate::job::Job;
 use crate::receipt::Receipt;
@@ -41,9 +43,9 @@ impl Target {
     }
 
     /// The target as errors name it.
-    pub(crate) fn shown(&self) -> PathBuf {
-        match &self.0 {
-            Named::Path(path) => path.clone(),
+    pub(crate) fn into_shown(self) -> PathBuf {
+        match self.0 {
+            Named::Path(path) => path,
             Named::At(_, name) => PathBuf::from(name),
             Named::Beneath(root, path) => root.path().join(path),
         }
@@ -162,7 +164,7 @@ impl Options {
     /// # Errors
     /// The step that failed, its cause and what is true of the target now.
     pub fn replace(&self, target: impl Into<Target>, bytes: impl AsRef<[u8]>) -> Result<Receipt> {
-        let job = Job::prepare(&target.into(), self)?;
+        let job = Job::prepare(target.into(), self)?;
         crate::engine::calls::carry(job, bytes.as_ref())
     }
 
@@ -177,8 +179,10 @@ impl Options {
         T: serde::Serialize + ?Sized,
     {
         let target = target.into();
-        let bytes = to_json(&target, value)?;
-        self.replace(target, bytes)
+        match serde_json::to_vec(value) {
+            Ok(bytes) => self.replace(target, bytes),
+            Err(error) => Err(not_serialised(target, error)),
+        }
     }
 
     /// Opens the new version of `target` for streaming; see [`AtomicFile`].
@@ -186,7 +190,7 @@ impl Options {
     /// # Errors
     /// The step that failed, its cause; the target is unchanged.
     pub fn create(&self, target: impl Into<Target>) -> Result<AtomicFile> {
-        AtomicFile::new(Job::prepare(&target.into(), self)?)
+        AtomicFile::new(Job::prepare(target.into(), self)?)
     }
 }
 
@@ -215,8 +219,10 @@ impl Request {
         T: serde::Serialize + ?Sized,
     {
         let target = target.into();
-        let bytes = to_json(&target, value)?;
-        Ok(Request::new(target, bytes))
+        match serde_json::to_vec(value) {
+            Ok(bytes) => Ok(Request::new(target, bytes)),
+            Err(error) => Err(not_serialised(target, error)),
+        }
     }
 
     /// With these options instead of the default ones.
@@ -233,10 +239,9 @@ impl<T: Into<Target>, B: Into<Bytes>> From<(T, B)> for Request {
 }
 
 #[cfg(feature = "json")]
-fn to_json<T: serde::Serialize + ?Sized>(target: &Target, value: &T) -> Result<Vec<u8>> {
+fn not_serialised(target: Target, error: serde_json::Error) -> Error {
     use crate::error::Cause;
     use crate::plan::{Outcome, Step};
-    serde_json::to_vec(value).map_err(|error| {
-        Error::new(target.shown(), Step::Accept, Outcome::Unchanged, Cause::Serialize(error))
-    })
+    let cause = Cause::Serialize(error);
+    Error::new(target.into_shown(), Step::Accept, Outcome::Unchanged, cause)
 }

@@ -14,7 +14,7 @@
 //! All fields are lower-case hexadecimal; 0 stands for what could not be learned. The target's
 //! name is not part of it, so a target may use all 255 bytes of a name.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::ptr;
@@ -36,6 +36,31 @@ pub(crate) struct Owner {
     pub start: u64,
 }
 
+/// A name that no other file of this process has or had.
+pub(crate) fn unique() -> CString {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    static START: AtomicU64 = AtomicU64::new(0);
+    // Counting begins at random: after an exec the process has its old id and start.
+    if START.load(Ordering::Relaxed) == 0 {
+        let random = RandomState::new().hash_one(fork::generation()) | 1;
+        let _ = START.compare_exchange(0, random, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let counter = START.load(Ordering::Relaxed).wrapping_add(count);
+    Owner::with_this_process(|_, stem| name(stem, counter))
+}
+
+/// The name of an owner's stem and a counter.
+fn name(stem: &str, counter: u64) -> CString {
+    let mut name = Vec::with_capacity(stem.len() + 17);
+    name.extend_from_slice(stem.as_bytes());
+    for digit in (0..16).rev() {
+        name.push(b"0123456789abcdef"[(counter >> (4 * digit)) as usize & 0xf]);
+    }
+    // No byte of it can be NUL.
+    CString::new(name).unwrap_or_default()
+}
+
 /// A temporary file's name, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -44,31 +69,6 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// A name that no other file of this process has or had.
-    pub(crate) fn unique() -> Name {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        static START: AtomicU64 = AtomicU64::new(0);
-        // Counting begins at random: after an exec the process has its old id and start.
-        if START.load(Ordering::Relaxed) == 0 {
-            let random = RandomState::new().hash_one(fork::generation()) | 1;
-            let _ = START.compare_exchange(0, random, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let counter = START.load(Ordering::Relaxed).wrapping_add(count);
-        Name { owner: Owner::this_process(), counter }
-    }
-
-    /// The name as it stands in the directory.
-    pub(crate) fn to_c_string(&self) -> CString {
-        let Owner { machine, boot, pid_namespace, time_namespace, pid, start } = &self.owner;
-        let counter = self.counter;
-        let name = format!(
-            "{PREFIX}{machine:016x}-{boot:032x}-{pid_namespace:x}-{time_namespace:x}-\
-             {pid:x}-{start:x}-{counter:016x}"
-        );
-        CString::new(name).unwrap_or_else(|_| CStr::to_owned(c""))
-    }
-
     /// Reads a name; `None` unless it is, to the letter, one that this crate makes.
     pub(crate) fn parse(name: &[u8]) -> Option<Name> {
         let text = std::str::from_utf8(name).ok()?;
@@ -88,30 +88,46 @@ impl Name {
             },
             counter: number(counter)?,
         };
-        (parsed.to_c_string().as_bytes() == name).then_some(parsed)
+        let canonical = self::name(&parsed.owner.stem(), parsed.counter);
+        (canonical.as_bytes() == name).then_some(parsed)
     }
 }
 
 impl Owner {
-    /// This process. Learned once, and anew in a forked child; what could not be learned (no
-    /// `/proc`, no descriptor free) is asked again the next time.
+    /// This process.
     pub(crate) fn this_process() -> Owner {
-        static KNOWN: AtomicPtr<(u64, Owner)> = AtomicPtr::new(ptr::null_mut());
+        Owner::with_this_process(|owner, _| owner.clone())
+    }
+
+    /// This process, and the stem of its files' names. Learned once, and anew in a forked child;
+    /// what could not be learned (no `/proc`, no descriptor free) is asked again the next time.
+    fn with_this_process<T>(body: impl FnOnce(&Owner, &str) -> T) -> T {
+        static KNOWN: AtomicPtr<(u64, Owner, String)> = AtomicPtr::new(ptr::null_mut());
         let generation = fork::generation();
         let known = KNOWN.load(Ordering::Acquire);
         // SAFETY: null, or a leaked box that is never freed nor changed once it is published.
-        if let Some((of, owner)) = unsafe { known.as_ref() } {
-            if *of == generation {
-                return owner.clone();
-            }
+        match unsafe { known.as_ref() } {
+            Some((of, owner, stem)) if *of == generation => return body(owner, stem),
+            _ => {}
         }
         let owner = Owner::learn();
+        let stem = owner.stem();
+        let answer = body(&owner, &stem);
         if owner.start != 0 && owner.boot != 0 {
             // One small leak for each fork; a lock here could be held by a thread that a child
             // does not have.
-            KNOWN.store(Box::into_raw(Box::new((generation, owner.clone()))), Ordering::Release);
+            KNOWN.store(Box::into_raw(Box::new((generation, owner, stem))), Ordering::Release);
         }
-        owner
+        answer
+    }
+
+    /// Everything of a name but the counter.
+    fn stem(&self) -> String {
+        let Owner { machine, boot, pid_namespace, time_namespace, pid, start } = self;
+        format!(
+            "{PREFIX}{machine:016x}-{boot:032x}-{pid_namespace:x}-{time_namespace:x}-\
+             {pid:x}-{start:x}-"
+        )
     }
 
     fn learn() -> Owner {
@@ -169,18 +185,19 @@ mod tests {
 
     #[test]
     fn a_name_reads_back_as_it_was_made() {
-        let name = Name::unique();
-        let text = name.to_c_string();
-        assert_eq!(Name::parse(text.as_bytes()), Some(name.clone()));
-        assert!(text.as_bytes().len() <= 255 - 16, "{text:?}");
-        assert_ne!(Name::unique().to_c_string(), text);
+        let text = unique();
+        let name = Name::parse(text.as_bytes()).unwrap();
+        assert_eq!(name.owner, Owner::this_process());
+        assert_eq!(self::name(&name.owner.stem(), name.counter), text);
+        assert!(text.as_bytes().len() <= 143, "what eCryptfs allows: {text:?}");
+        assert_ne!(unique(), text);
         assert_ne!(name.owner.start, 0);
         assert_ne!(name.owner.boot, 0);
     }
 
     #[test]
     fn what_merely_looks_like_a_name_is_none() {
-        let name = Name::unique().to_c_string().into_string().unwrap();
+        let name = unique().into_string().unwrap();
         let looks = [
             format!("{name}0"),
             format!("{name}.bak"),

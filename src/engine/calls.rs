@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::Result;
+use crate::inode;
 use crate::job::Job;
 use crate::liveness;
 use crate::plan::{Progress, Step};
@@ -78,14 +79,16 @@ impl Calls {
                 *file = Some(create(job)?);
                 Ok(())
             }
-            Step::SetAttributes => job.attributes.set(opened(file)?.as_fd(), job.mode),
+            Step::SetAttributes => {
+                job.settled.attributes.set(opened(file)?.as_fd(), job.settled.mode)
+            }
             Step::Write => write_all(opened(file)?, payload),
             Step::Sync => rustix::fs::fsync(opened(file)?),
             Step::LinkPrevious => {
                 rustix::fs::linkat(dir, &job.place.name, dir, &job.link, AtFlags::empty())
             }
             Step::RenamePrevious => {
-                let previous = job.previous.as_ref().ok_or(Errno::INVAL)?;
+                let previous = job.settled.previous.as_ref().ok_or(Errno::INVAL)?;
                 rustix::fs::renameat(dir, &job.link, dir, previous)
             }
             Step::SyncPrevious | Step::SyncDirectory => rustix::fs::fsync(dir),
@@ -138,15 +141,15 @@ fn create(job: &mut Job) -> Result<OwnedFd, Errno> {
     let file = loop {
         left -= 1;
         let opened = rustix::io::retry_on_intr(|| {
-            rustix::fs::openat(&job.place.dir, &job.temp, flags, job.mode)
+            rustix::fs::openat(&job.place.dir, &job.temp, flags, job.settled.mode)
         });
         match opened {
             // Somebody planted it, or this process left it before an exec.
-            Err(Errno::EXIST) if left > 0 => job.temp = temp::Name::unique().to_c_string(),
+            Err(Errno::EXIST) if left > 0 => job.temp = temp::unique(),
             opened => break opened?,
         }
     };
-    match exact_mode(&file, job.mode) {
+    match exact_mode(&file, job.settled.mode) {
         Ok(()) => Ok(file),
         Err(errno) => {
             let _ = rustix::fs::unlinkat(&job.place.dir, &job.temp, AtFlags::empty());
@@ -157,8 +160,7 @@ fn create(job: &mut Job) -> Result<OwnedFd, Errno> {
 
 /// The process's umask or the directory's default access list may have taken bits away.
 fn exact_mode(file: &OwnedFd, mode: Mode) -> Result<(), Errno> {
-    let stat = rustix::fs::fstat(file)?;
-    if Mode::from_raw_mode(stat.st_mode & 0o777) == mode {
+    if inode::of(file)?.mode == mode {
         return Ok(());
     }
     rustix::fs::fchmod(file, mode)

@@ -137,7 +137,7 @@ impl Writer {
         let request = request.into();
         if !self.shared.is_forked() {
             if let Some(_permit) = self.shared.limits.try_acquire_idle(request.bytes.len()) {
-                let job = Job::prepare(&request.target, &request.options)?;
+                let job = Job::prepare(request.target, &request.options)?;
                 return calls::carry(job, &request.bytes);
             }
         }
@@ -244,13 +244,18 @@ impl Shared {
                 Err(limits::Closed) => Cause::Closed,
             }
         };
-        Err(Error::new(request.target.shown(), Step::Accept, Outcome::Unchanged, cause))
+        Err(Error::new(
+            request.target.clone().into_shown(),
+            Step::Accept,
+            Outcome::Unchanged,
+            cause,
+        ))
     }
 
     /// Resolves the request and adds it to a batch.
     fn prepare(&self, request: Request, permit: Permit, batch: &mut Vec<Task>) -> Result<Answer> {
         let Request { target, bytes: payload, options } = request;
-        let job = Job::prepare(&target, &options)?;
+        let job = Job::prepare(target, &options)?;
         let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
         batch.push(Task::new(job, payload, permit, reply));
         Ok(answer)

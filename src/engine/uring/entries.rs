@@ -66,7 +66,7 @@ fn operation(op: Op, slot: u32, task: &Task) -> Entry {
     match op {
         Op::Open => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
-            open(dir, &job.temp, flags, job.mode.bits(), slot)
+            open(dir, &job.temp, flags, job.settled.mode.bits(), slot)
         }
         Op::Verify => open(dir, c".", liveness::FLAGS, 0o600, slot),
         Op::Write { offset, len, sync } => {
@@ -82,7 +82,7 @@ fn operation(op: Op, slot: u32, task: &Task) -> Entry {
             opcode::LinkAt::new(Fd(dir), name.as_ptr(), Fd(dir), job.link.as_ptr()).build()
         }
         Op::RenamePrevious => {
-            let previous = job.previous.as_deref().unwrap_or(c"");
+            let previous = job.settled.previous.as_deref().unwrap_or(c"");
             rename(dir, &job.link, previous, 0)
         }
         Op::Rename => rename(dir, &job.temp, name, job.rename_flags().bits()),
