@@ -1,4 +1,56 @@
-#![doc = "ringseal"]
+//! Durable atomic file replace for container runtimes.
+//!
+//! A runtime keeps a `state.json` for each container. Written in place, a kill or a power cut in
+//! the middle leaves half a file, and the container is orphaned. ringseal replaces a file so that
+//! this cannot happen: a reader, or a reboot, sees the whole old version or the whole new one, and
+//! after the answer the new one survives a power cut. It says so only when it is so.
+//!
+//! # Which door
+//!
+//! | who | what |
+//! | --- | --- |
+//! | a process that saves a file and ends | [`replace`], [`replace_at`], [`Options`]: plain calls on this thread, no ring, no thread |
+//! | who streams, or has a `serde` value | [`AtomicFile`] (an [`io::Write`](std::io::Write)), [`replace_json`] |
+//! | a daemon that saves many files | [`Writer`]: futures on any executor; io_uring chains, or threads where there is no io_uring |
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("state.json");
+//! use ringseal::{Options, Outcome};
+//!
+//! ringseal::replace(&path, b"{\"status\":\"created\"}")?;
+//!
+//! match Options::new().mode(0o644).replace(&path, b"{\"status\":\"running\"}") {
+//!     Ok(receipt) => println!("{:?}", receipt.durability),
+//!     Err(error) if error.outcome() == Outcome::Unchanged => eprintln!("kept: {error}"),
+//!     Err(error) => eprintln!("look first: {error}"),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What an answer means
+//!
+//! Every save takes the same [`Step`]s: open a temporary file beside the target, write, sync,
+//! rename, sync the directory, and verify that the filesystem is alive, for a sync that returned 0
+//! is no proof of it. `Ok` means that all of them succeeded. An [`Error`] names the step, the
+//! target, the cause, and the [`Outcome`]: what is true of the target now.
+//!
+//! A sync is worth what the filesystem makes of it. [`Receipt::durability`] says what that was: on
+//! tmpfs, where most runtimes keep their state, nothing is synced and the promise is atomicity.
+//!
+//! # Leftovers
+//!
+//! A crash in the middle of a save can leave a temporary file. [`recover`] removes those whose
+//! owner is provably dead.
+//!
+//! # Features
+//!
+//! - `json` (default): [`replace_json`] and its like.
+//! - `cli`: the command line `ringseal`; not for libraries.
+//!
+//! Linux only. Everything is described for users in `docs/`: the contract, the architecture with
+//! the measurements behind it, and operations (system calls, threads, descriptors).
+
 mod engine;
 mod error;
 mod file;
@@ -31,12 +83,51 @@ pub use request::{Level, Options, Request, Target};
 pub use root::Root;
 pub use writer::{Save, SaveAll, Writer, WriterBuilder};
 
-/// Replaces.
+/// Replaces `target` by `bytes`, durably, with mode 0o600, on this thread.
+///
+/// By plain system calls: it starts no thread and no ring, and works in a forked child. For other
+/// modes and more, see [`Options::replace`].
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("state.json");
+/// ringseal::replace(&path, b"{\"pid\":42}")?;
+/// assert_eq!(std::fs::read(&path)?, b"{\"pid\":42}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The step that failed, its cause and what is true of the target now.
 pub fn replace(target: impl Into<Target>, bytes: impl AsRef<[u8]>) -> Result<Receipt> {
     Options::new().replace(target, bytes)
 }
 
-/// Replaces at.
+/// Replaces `target` by `value` as JSON, without a trailing newline, as [`replace`] does.
+///
+/// # Errors
+/// As [`replace`]; a value that does not serialise changes nothing.
+#[cfg(feature = "json")]
+pub fn replace_json<T>(target: impl Into<Target>, value: &T) -> Result<Receipt>
+where
+    T: serde::Serialize + ?Sized,
+{
+    Options::new().replace_json(target, value)
+}
+
+/// Replaces the file `name`, one component, in an open directory, as [`replace`] does.
+///
+/// The descriptor may be `O_PATH`. For options, see [`Target::at`].
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let directory = std::fs::File::open(dir.path())?;
+/// ringseal::replace_at(&directory, "init.pid", "42")?;
+/// assert_eq!(std::fs::read(dir.path().join("init.pid"))?, b"42");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`replace`].
 pub fn replace_at(
     directory: impl AsFd,
     name: impl AsRef<OsStr>,

@@ -30,9 +30,10 @@ pub(crate) enum Work {
 impl Work {
     /// Does it, on this thread.
     pub(crate) fn carry(self) {
-        let (task, progress) = match self {
-            Work::Whole(task) => (task, None),
-            Work::Rest(task, progress) => (task, Some(progress)),
+        let (task, progress, carrier) = match self {
+            Work::Whole(task) => (task, None, Carrier::Pool),
+            // The ring has replaced the target; here it is only finished.
+            Work::Rest(task, progress) => (task, Some(progress), Carrier::Ring),
         };
         let Task { job, payload, permit, reply, .. } = task;
         let mut calls = match progress {
@@ -40,7 +41,7 @@ impl Work {
             Some(progress) => Calls::resume(job, progress),
         };
         calls.run(&payload);
-        let answer = calls.finish(Carrier::Pool, payload.len());
+        let answer = calls.finish(carrier, payload.len());
         drop(payload);
         Task::answer(permit, reply, answer);
     }
