@@ -56,3 +56,57 @@ fn parent(dir: BorrowedFd<'_>) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(dir, c"..", flags, Mode::empty()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::process::{Gid, Uid};
+
+    use super::*;
+
+    fn open(path: &std::path::Path) -> OwnedFd {
+        fs::File::open(path).unwrap().into()
+    }
+
+    #[test]
+    fn a_removed_directory_leaves_the_question_to_those_above() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("removed");
+        fs::create_dir(&path).unwrap();
+        let dir = open(&path);
+        assert_eq!(probe(dir.as_fd()), Ok(()));
+        fs::remove_dir(&path).unwrap();
+        // ext4 says EPERM, others answer as if it were there.
+        assert_ne!(Liveness::of(ask(dir.as_fd())), Liveness::Dead);
+        assert_eq!(probe(dir.as_fd()), Ok(()));
+    }
+
+    #[test]
+    fn a_directory_that_may_not_be_written_leaves_it_too() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return;
+        }
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("closed");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let dir = open(&path);
+        // The raw calls change this thread only, which ends with the test.
+        let (uid, gid) = (Uid::from_raw(65534), Gid::from_raw(65534));
+        rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        assert_eq!(ask(dir.as_fd()), Err(Errno::ACCESS));
+        assert_eq!(probe(dir.as_fd()), Ok(()));
+    }
+
+    #[test]
+    fn a_filesystem_without_unnamed_files_cannot_tell() {
+        let dir = open(std::path::Path::new("/proc/self"));
+        let answer = probe(dir.as_fd());
+        assert_eq!(Liveness::of(answer), Liveness::Unprovable, "{answer:?}");
+    }
+}

@@ -130,7 +130,7 @@ fn no_worker_under_a_pids_limit() {
         group.set_max(group.current().unwrap()).unwrap();
         let target = |id: usize| dir.path().join(format!("{id}"));
         for id in 0..10 {
-            let receipt = pollster::block_on(writer.replace(&target(id), format!("{id}"))).unwrap();
+            let receipt = pollster::block_on(writer.replace(target(id), format!("{id}"))).unwrap();
             assert_eq!(receipt.carrier, Carrier::Pool, "save {id}");
         }
         let status = writer.engine();

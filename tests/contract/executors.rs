@@ -21,7 +21,7 @@ fn handles_and_futures_can_go_anywhere() {
 
 async fn save_some(writer: Writer, dir: std::path::PathBuf) {
     for id in 0..20 {
-        writer.replace(&dir.join(format!("{id}")), format!("{id}")).await.unwrap();
+        writer.replace(dir.join(format!("{id}")), format!("{id}")).await.unwrap();
     }
     for id in 0..20 {
         assert_reads(&dir.join(format!("{id}")), format!("{id}"));
@@ -68,7 +68,7 @@ fn a_dropped_future_stops_nothing() {
         let dir = tempdir().unwrap();
         let payload = |id: usize| vec![id as u8; 1 << 20];
         for id in 0..40 {
-            let mut save = writer.replace(&dir.path().join(format!("{id}")), payload(id));
+            let mut save = writer.replace(dir.path().join(format!("{id}")), payload(id));
             let mut context = Context::from_waker(Waker::noop());
             let _ = std::pin::Pin::new(&mut save).poll(&mut context);
             drop(save);
@@ -86,7 +86,7 @@ fn a_dropped_future_stops_nothing() {
 fn a_future_that_is_not_polled_does_nothing() {
     for writer in Door::writers() {
         let dir = tempdir().unwrap();
-        drop(writer.replace(&dir.path().join("state.json"), "new"));
+        drop(writer.replace(dir.path().join("state.json"), "new"));
         std::thread::sleep(Duration::from_millis(20));
         writer.close_blocking();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

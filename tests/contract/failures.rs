@@ -80,9 +80,9 @@ fn the_parent_is_missing_or_no_directory() {
     let dir = tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     for door in Door::all() {
-        let missing = door.save(&dir.path().join("none/state.json"), "new");
+        let missing = door.save(dir.path().join("none/state.json"), "new");
         assert_unchanged(missing, Step::OpenDirectory, libc::ENOENT);
-        let file = door.save(&dir.path().join("file/state.json"), "new");
+        let file = door.save(dir.path().join("file/state.json"), "new");
         assert_unchanged(file, Step::OpenDirectory, libc::ENOTDIR);
     }
 }
@@ -92,7 +92,7 @@ fn a_path_that_ends_in_no_name() {
     let dir = tempdir().unwrap();
     for door in Door::all() {
         for path in ["", "/", ".", "..", "a/", "a/.", "a/.."] {
-            let result = door.save(&dir.path().join("x").with_file_name(path), "new");
+            let result = door.save(dir.path().join("x").with_file_name(path), "new");
             let result = if path.is_empty() { door.save("", "new") } else { result };
             let error = result.unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{path:?}: {error}");

@@ -16,15 +16,15 @@ fn a_forked_childs_handles_answer_forked() {
         for writer in Door::writers() {
             let dir = tempdir().unwrap();
             let at = |name: &str| dir.path().join(name);
-            pollster::block_on(writer.replace(&at("before"), "1")).unwrap();
+            pollster::block_on(writer.replace(at("before"), "1")).unwrap();
             // Waits for its answer while the process forks.
-            let mut file = AtomicFile::create(&at("streamed")).unwrap();
+            let mut file = AtomicFile::create(at("streamed")).unwrap();
             file.write_all(b"parent's").unwrap();
             let status = fork(|| {
                 let start = Instant::now();
                 let forked = [
-                    pollster::block_on(writer.replace(&at("child"), "x")).unwrap_err(),
-                    writer.replace_blocking(&at("child"), "x").unwrap_err(),
+                    pollster::block_on(writer.replace(at("child"), "x")).unwrap_err(),
+                    writer.replace_blocking(at("child"), "x").unwrap_err(),
                     writer.replace_all_blocking([(at("child"), "x")]).remove(0).unwrap_err(),
                 ];
                 assert!(forked.iter().all(|error| matches!(error.cause(), Cause::Forked)));
@@ -34,9 +34,9 @@ fn a_forked_childs_handles_answer_forked() {
                 assert!(matches!(file.commit().unwrap_err().cause(), Cause::Forked));
                 drop(writer.clone());
                 // The plain functions work, and so does a writer of the child's own.
-                ringseal::replace(&at("plain"), "2").unwrap();
+                ringseal::replace(at("plain"), "2").unwrap();
                 let own = Writer::builder().engine(Engine::Auto).build().unwrap();
-                pollster::block_on(own.replace(&at("own"), "3")).unwrap();
+                pollster::block_on(own.replace(at("own"), "3")).unwrap();
                 own.close_blocking();
                 assert!(start.elapsed() < Duration::from_secs(20), "it must not hang");
             });
@@ -45,7 +45,7 @@ fn a_forked_childs_handles_answer_forked() {
             assert_reads(&at("own"), "3");
             assert!(!at("child").exists());
             // The parent's are untouched. Its streamed file is known by its name only.
-            pollster::block_on(writer.replace(&at("after"), "4")).unwrap();
+            pollster::block_on(writer.replace(at("after"), "4")).unwrap();
             assert_reads(&at("after"), "4");
             writer.close_blocking();
         }

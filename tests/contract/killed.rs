@@ -79,7 +79,7 @@ fn save_for_ever() {
             if id % 4 == 0 {
                 options = options.keep_previous(format!("{id}.previous"));
             }
-            Request::new(&dir.join(format!("{id}")), version(turn * TARGETS + id)).with(options)
+            Request::new(dir.join(format!("{id}")), version(turn * TARGETS + id)).with(options)
         };
         let answers = writer.replace_all_blocking((0..TARGETS).map(request).collect::<Vec<_>>());
         assert!(answers.iter().all(|answer| answer.is_ok()), "{answers:?}");

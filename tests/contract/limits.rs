@@ -43,7 +43,7 @@ fn requests_are_taken_as_there_is_room() {
             let saved = std::fs::read_dir(&path).unwrap().count();
             let before = counted.fetch_add(1, Ordering::Relaxed);
             assert!(before <= saved + 5, "{before} taken, {saved} saved");
-            Request::new(&path.join(format!("{id}")), "x")
+            Request::new(path.join(format!("{id}")), "x")
         });
         let answers = writer.replace_all_blocking(requests);
         assert_eq!((answers.len(), taken.load(Ordering::Relaxed)), (50, 50));
@@ -58,7 +58,7 @@ fn close_waits_and_then_nothing_is_taken() {
         let answered = Arc::new(AtomicUsize::new(0));
         runtime.block_on(async {
             for id in 0..100 {
-                let save = writer.replace(&dir.path().join(format!("{id}")), "new");
+                let save = writer.replace(dir.path().join(format!("{id}")), "new");
                 let answered = answered.clone();
                 tokio::spawn(async move {
                     match save.await {

@@ -125,7 +125,7 @@ fn a_filesystem_without_an_inode_left_is_alive() {
         let receipt = door.save(&target, "new").unwrap();
         assert_eq!(receipt.durability, Durability::Durable);
         assert_reads(&target, "new");
-        let none = door.save(&disk.path().join("none"), "new").unwrap_err();
+        let none = door.save(disk.path().join("none"), "new").unwrap_err();
         assert_eq!((none.step(), none.raw_os_error()), (Step::Open, Some(libc::ENOSPC)));
     }
 }
@@ -149,7 +149,7 @@ fn a_directory_that_changes_at_the_rename_is_no_error() {
                 let mut closer = Closer::start(&closing);
                 let answer = as_user(NOBODY, NOBODY, || {
                     let door = Door::all().into_iter().find(|found| found.name() == door)?;
-                    Some(door.save(&parent.join("state.json"), "new"))
+                    Some(door.save(parent.join("state.json"), "new"))
                 });
                 closer.wait();
                 fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
@@ -216,7 +216,7 @@ fn receipts_say_what_the_filesystem_gives() {
     }
     let disk = need!(Disk::tmpfs(1 << 20, None));
     for door in Door::all() {
-        let receipt = door.save(&disk.path().join("state.json"), "new").unwrap();
+        let receipt = door.save(disk.path().join("state.json"), "new").unwrap();
         assert_eq!(receipt.durability, Durability::Volatile);
     }
 }

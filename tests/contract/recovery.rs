@@ -20,7 +20,7 @@ fn a_dead_writers_temp_goes_a_live_ones_stays() {
     let mut process = spawn_child(NAME, [("DIR", path)]);
     let mut lines = child::lines(&mut process);
     assert_eq!(lines.next().as_deref(), Some("left"));
-    let mine = AtomicFile::create(&dir.path().join("mine")).unwrap();
+    let mine = AtomicFile::create(dir.path().join("mine")).unwrap();
     let names = tree::names(dir.path());
     assert_eq!(names.len(), 2);
 
@@ -46,7 +46,7 @@ fn a_dead_writers_temp_goes_a_live_ones_stays() {
 
 fn leave_a_temp() {
     let dir = std::env::var("DIR").unwrap();
-    let mut file = AtomicFile::create(&std::path::Path::new(&dir).join("theirs")).unwrap();
+    let mut file = AtomicFile::create(std::path::Path::new(&dir).join("theirs")).unwrap();
     file.write_all(b"half").unwrap();
     println!("left");
     loop {
@@ -105,7 +105,7 @@ fn a_temp_of_an_earlier_boot_goes() {
 /// A name as this process makes them, with another boot in it.
 fn name_of_an_earlier_boot() -> String {
     let dir = tempdir().unwrap();
-    let _file = AtomicFile::create(&dir.path().join("x")).unwrap();
+    let _file = AtomicFile::create(dir.path().join("x")).unwrap();
     let name = tree::names(dir.path()).pop_first().unwrap();
     let mut fields: Vec<_> = name.split('-').collect();
     let boot = "0123456789abcdef0123456789abcdef";
@@ -125,7 +125,7 @@ fn from_another_pid_namespace_nothing_is_removed() {
     });
     need!(require_root());
     let dir = tempdir().unwrap();
-    let _file = AtomicFile::create(&dir.path().join("mine")).unwrap();
+    let _file = AtomicFile::create(dir.path().join("mine")).unwrap();
     let output = Command::new("unshare")
         .args(["--pid", "--fork", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())

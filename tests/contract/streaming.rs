@@ -105,7 +105,7 @@ fn a_directory_that_is_gone_at_the_commit() {
     let dir = tempdir().unwrap();
     let parent = dir.path().join("container");
     fs::create_dir(&parent).unwrap();
-    let mut file = AtomicFile::create(&parent.join("state.json")).unwrap();
+    let mut file = AtomicFile::create(parent.join("state.json")).unwrap();
     file.write_all(b"new").unwrap();
     fs::remove_dir_all(&parent).unwrap();
     let error = file.commit().unwrap_err();

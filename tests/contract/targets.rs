@@ -30,7 +30,7 @@ fn a_link_is_replaced_not_written_through() {
         }
         // A link on the way to the directory is the caller's to use.
         symlink(".", dir.path().join("here")).unwrap();
-        door.save(&dir.path().join("here/state.json"), "through").unwrap();
+        door.save(dir.path().join("here/state.json"), "through").unwrap();
         assert_reads(&target, "through");
     }
 }
@@ -54,7 +54,7 @@ fn what_is_no_file_is_refused() {
             ("loop", FileKind::BlockDevice),
             ("socket", FileKind::Socket),
         ] {
-            let error = assert_unchanged(door.save(&at(name), "x"), Step::Check, libc::EINVAL);
+            let error = assert_unchanged(door.save(at(name), "x"), Step::Check, libc::EINVAL);
             assert!(
                 matches!(error.cause(), Cause::SpecialFile(found) if *found == kind),
                 "{error}"
@@ -168,7 +168,7 @@ fn a_relative_path_is_the_callers() {
         fs::create_dir("below").unwrap();
         for door in &doors {
             door.save(door.name(), "1").unwrap();
-            door.save(&format!("below/{}", door.name()), "2").unwrap();
+            door.save(format!("below/{}", door.name()), "2").unwrap();
             assert_reads(&dir.path().join(door.name()), "1");
             assert_reads(&dir.path().join("below").join(door.name()), "2");
         }
@@ -186,9 +186,9 @@ fn a_root_that_was_changed_is_the_callers() {
         std::os::unix::fs::chroot(dir.path()).unwrap();
         std::env::set_current_dir("/").unwrap();
         for door in &doors {
-            door.save(&format!("/run/{}", door.name()), "inside").unwrap();
+            door.save(format!("/run/{}", door.name()), "inside").unwrap();
             assert_reads(&Path::new("/run").join(door.name()), "inside");
-            door.save(&format!("run/{}-relative", door.name()), "inside").unwrap();
+            door.save(format!("run/{}-relative", door.name()), "inside").unwrap();
         }
         // Out again, so that the temporary directory can be removed.
         std::env::set_current_dir("/").unwrap();
@@ -281,7 +281,7 @@ fn a_name_of_the_librarys_own_form_is_refused() {
         "0000000000000007"
     );
     for door in Door::all() {
-        let refused = door.save(&dir.path().join(ours), "x");
+        let refused = door.save(dir.path().join(ours), "x");
         assert_unchanged(refused, Step::Accept, libc::EINVAL);
     }
 }

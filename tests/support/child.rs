@@ -4,13 +4,15 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::{leftovers, skipped};
@@ -117,7 +119,8 @@ fn command(test_name: &str) -> Command {
 /// The child's output, or what went wrong with it.
 fn supervise(test_name: &str) -> Result<String, String> {
     // One pipe for both, to keep their order; no file, as the child may limit its files' size.
-    let (reader, writer) = io::pipe().expect("make a pipe");
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).expect("make a pipe");
+    let reader = File::from(reader);
     let mut command = command(test_name);
     command.stdout(writer.try_clone().expect("dup")).stderr(writer);
     let mut child = command.spawn().expect("start the test binary again");
@@ -136,7 +139,7 @@ fn supervise(test_name: &str) -> Result<String, String> {
 }
 
 /// Collects output until the child ends (its status) or its time is over (none).
-fn watch(child: &mut Child, mut pipe: PipeReader) -> (Option<ExitStatus>, String) {
+fn watch(child: &mut Child, mut pipe: File) -> (Option<ExitStatus>, String) {
     let pid = Pid::from_child(child);
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
     rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK).expect("O_NONBLOCK");

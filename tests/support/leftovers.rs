@@ -136,6 +136,6 @@ fn roots() -> Vec<PathBuf> {
 
 fn is_memory(root: &Path, size: u64) -> bool {
     const TMPFS_MAGIC: u32 = 0x0102_1994;
-    let is_tmpfs = rustix::fs::statfs(root).is_ok_and(|fs| fs.f_type as i64 == TMPFS_MAGIC as i64);
+    let is_tmpfs = rustix::fs::statfs(root).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC as i64);
     is_tmpfs && rustix::fs::statvfs(root).is_ok_and(|fs| fs.f_bavail * fs.f_frsize > size)
 }
