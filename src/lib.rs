@@ -83,6 +83,11 @@ pub use request::{Level, Options, Request, Target};
 pub use root::Root;
 pub use writer::{Save, SaveAll, Writer, WriterBuilder};
 
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Replaces `target` by `bytes`, durably, with mode 0o600, on this thread.
 ///
 /// By plain system calls: it starts no thread and no ring, and works in a forked child. For other
