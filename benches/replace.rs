@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The directory is that of the environment variable, or a temporary one. Machines are noisy and
-//! disks drift, so every measurement is interleaved: each iteration runs every contender once,
-//! and counts only its own time. Compare the figures of one run.
+//! disks drift, so every measurement is interleaved: each iteration runs every contender once, and
+//! counts only its own time. Before criterion's figures comes a table of medians in which all are
+//! counted in the same rounds: its ratios are the ones to compare.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -46,7 +47,46 @@ async fn tokio_replace(target: PathBuf) -> io::Result<()> {
 /// A contender: its name, and one round of it.
 type Contender<'a> = (&'static str, Box<dyn FnMut() + 'a>);
 
-fn interleaved(criterion: &mut Criterion, group: &str, mut contenders: Vec<Contender<'_>>) {
+/// Runs every contender in every round, each round in another order, and prints the medians.
+fn print_medians(title: &str, rounds: usize, contenders: &mut [Contender<'_>]) {
+    let count = contenders.len();
+    let mut times = vec![Vec::with_capacity(rounds); count];
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut random = 1_u64;
+    for _ in 0..rounds {
+        for last in (1..count).rev() {
+            // Knuth's MMIX generator: good enough to shuffle six, and the same in every run.
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            order.swap(last, (random >> 33) as usize % (last + 1));
+        }
+        for &index in &order {
+            let start = Instant::now();
+            contenders[index].1();
+            times[index].push(start.elapsed());
+        }
+    }
+    let medians = times.iter_mut().map(|times| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e6
+    });
+    let medians: Vec<f64> = medians.collect();
+    println!("{title}, medians of {rounds} rounds:");
+    for ((name, _), median) in contenders.iter().zip(&medians) {
+        println!(
+            "  {name:28} {median:10.1} us   {:6.3} of {}",
+            median / medians[0],
+            contenders[0].0
+        );
+    }
+}
+
+fn interleaved(
+    criterion: &mut Criterion,
+    group: &str,
+    rounds: usize,
+    mut contenders: Vec<Contender<'_>>,
+) {
+    print_medians(group, rounds, &mut contenders);
     let mut group = criterion.benchmark_group(group);
     group.sample_size(20).measurement_time(Duration::from_secs(3));
     for counted in 0..contenders.len() {
@@ -99,6 +139,7 @@ fn bench(criterion: &mut Criterion) {
     interleaved(
         criterion,
         "one file",
+        500,
         vec![
             ("std::fs", Box::new(|| std_replace(&one).expect("saved"))),
             (
@@ -136,6 +177,7 @@ fn bench(criterion: &mut Criterion) {
     interleaved(
         criterion,
         "100 files",
+        30,
         vec![
             (
                 "std::fs",
