@@ -59,6 +59,7 @@ mod inode;
 mod job;
 mod liveness;
 mod place;
+mod plain;
 mod plan;
 mod probe;
 mod receipt;
@@ -66,15 +67,16 @@ mod recover;
 mod request;
 mod root;
 mod sys;
+mod task;
 mod temp;
 mod writer;
-
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
 
 pub use engine::{Engine, EngineKind, EngineStatus, StartError, Why};
 pub use error::{Cause, Error, FileKind, Result};
 pub use file::AtomicFile;
+#[cfg(feature = "json")]
+pub use plain::replace_json;
+pub use plain::{replace, replace_at};
 pub use plan::{Outcome, Step};
 pub use probe::{FilesystemProbe, HostProbe, RingProbe, SyncMeans, probe_directory};
 pub use receipt::{Carrier, Durability, Receipt};
@@ -87,57 +89,3 @@ pub use writer::{Save, SaveAll, Writer, WriterBuilder};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// Replaces `target` by `bytes`, durably, with mode 0o600, on this thread.
-///
-/// By plain system calls: it starts no thread and no ring, and works in a forked child. For other
-/// modes and more, see [`Options::replace`].
-///
-/// ```
-/// # let dir = tempfile::tempdir()?;
-/// # let path = dir.path().join("state.json");
-/// ringseal::replace(&path, b"{\"pid\":42}")?;
-/// assert_eq!(std::fs::read(&path)?, b"{\"pid\":42}");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// The step that failed, its cause and what is true of the target now.
-pub fn replace(target: impl Into<Target>, bytes: impl AsRef<[u8]>) -> Result<Receipt> {
-    Options::new().replace(target, bytes)
-}
-
-/// Replaces `target` by `value` as JSON, without a trailing newline, as [`replace`] does.
-///
-/// # Errors
-/// As [`replace`]; a value that does not serialise changes nothing.
-#[cfg(feature = "json")]
-pub fn replace_json<T>(target: impl Into<Target>, value: &T) -> Result<Receipt>
-where
-    T: serde::Serialize + ?Sized,
-{
-    Options::new().replace_json(target, value)
-}
-
-/// Replaces the file `name`, one component, in an open directory, as [`replace`] does.
-///
-/// The descriptor may be `O_PATH`. For options, see [`Target::at`].
-///
-/// ```
-/// # let dir = tempfile::tempdir()?;
-/// let directory = std::fs::File::open(dir.path())?;
-/// ringseal::replace_at(&directory, "init.pid", "42")?;
-/// assert_eq!(std::fs::read(dir.path().join("init.pid"))?, b"42");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// As [`replace`].
-pub fn replace_at(
-    directory: impl AsFd,
-    name: impl AsRef<OsStr>,
-    bytes: impl AsRef<[u8]>,
-) -> Result<Receipt> {
-    let job = job::Job::prepare_at(directory.as_fd(), name.as_ref(), &Options::new())?;
-    engine::calls::carry(job, bytes.as_ref())
-}

@@ -8,11 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 #[cfg(feature = "json")]
-use crate::error::Error;
-use crate::error::Result;
-use crate::file::AtomicFile;
-use crate::job::Job;
-use crate::receipt::Receipt;
+use crate::error::{Error, Result};
 use crate::root::Root;
 
 /// Which file a save replaces.
@@ -84,7 +80,7 @@ pub enum Level {
 }
 
 /// How a save is to be done. One builder for the plain functions, the
-/// [`Writer`](crate::Writer) and [`AtomicFile`].
+/// [`Writer`](crate::Writer) and [`AtomicFile`](crate::AtomicFile).
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -158,40 +154,6 @@ impl Options {
         self.level = level;
         self
     }
-
-    /// Replaces `target` on this thread, by plain system calls; see [`replace`](crate::replace).
-    ///
-    /// # Errors
-    /// The step that failed, its cause and what is true of the target now.
-    pub fn replace(&self, target: impl Into<Target>, bytes: impl AsRef<[u8]>) -> Result<Receipt> {
-        let job = Job::prepare(target.into(), self)?;
-        crate::engine::calls::carry(job, bytes.as_ref())
-    }
-
-    /// Serialises `value` as JSON, without a trailing newline, and replaces `target` by it on this
-    /// thread.
-    ///
-    /// # Errors
-    /// As [`replace`](Options::replace); a value that does not serialise changes nothing.
-    #[cfg(feature = "json")]
-    pub fn replace_json<T>(&self, target: impl Into<Target>, value: &T) -> Result<Receipt>
-    where
-        T: serde::Serialize + ?Sized,
-    {
-        let target = target.into();
-        match serde_json::to_vec(value) {
-            Ok(bytes) => self.replace(target, bytes),
-            Err(error) => Err(not_serialised(target, error)),
-        }
-    }
-
-    /// Opens the new version of `target` for streaming; see [`AtomicFile`].
-    ///
-    /// # Errors
-    /// The step that failed, its cause; the target is unchanged.
-    pub fn create(&self, target: impl Into<Target>) -> Result<AtomicFile> {
-        AtomicFile::new(Job::prepare(target.into(), self)?)
-    }
 }
 
 /// One save for a [`Writer`](crate::Writer): a target, its new bytes, options.
@@ -239,7 +201,7 @@ impl<T: Into<Target>, B: Into<Bytes>> From<(T, B)> for Request {
 }
 
 #[cfg(feature = "json")]
-fn not_serialised(target: Target, error: serde_json::Error) -> Error {
+pub(crate) fn not_serialised(target: Target, error: serde_json::Error) -> Error {
     use crate::error::Cause;
     use crate::plan::{Outcome, Step};
     let cause = Cause::Serialize(error);

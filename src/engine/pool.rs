@@ -9,11 +9,11 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Task;
 use super::calls::Calls;
 use crate::plan::Progress;
 use crate::receipt::Carrier;
 use crate::sys::thread;
+use crate::task::Task;
 
 /// As long as an idle worker of the kernel's own pool waits.
 const IDLE: Duration = Duration::from_secs(5);

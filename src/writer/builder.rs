@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::limits::Limits;
 use super::{Shared, Writer};
 use crate::engine::{Config, Engine, Running, StartError};
 use crate::sys::fork;
+use crate::task::limits::Limits;
 
 /// Settings of a [`Writer`]; from [`Writer::builder`].
 #[derive(Debug, Clone)]

@@ -1,8 +1,6 @@
 //! The writer: a handle by which many tasks share one engine.
 
 mod builder;
-pub(crate) mod limits;
-pub(crate) mod reply;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,16 +11,17 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub use builder::WriterBuilder;
-use limits::{Limits, Permit};
-use reply::Answer;
 
-use crate::engine::{EngineStatus, Running, StartError, Task, calls};
+use crate::engine::{EngineStatus, Running, StartError, calls};
 use crate::error::{Cause, Error, Result};
 use crate::job::Job;
 use crate::plan::{Outcome, Step};
 use crate::receipt::Receipt;
 use crate::request::{Request, Target};
 use crate::sys::fork;
+use crate::task::Task;
+use crate::task::limits::{self, Limits, Permit};
+use crate::task::reply::{self, Answer};
 
 /// Saves files durably, many at a time.
 ///

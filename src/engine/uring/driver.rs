@@ -11,11 +11,12 @@ use super::Queue;
 use super::entries::{self, Cleaning};
 use super::ring::{Completion, ROUND_MAX, Ring};
 use crate::engine::pool::{Pool, Work};
-use crate::engine::{EngineKind, EngineStatus, SharedStatus, Task, Why};
+use crate::engine::{EngineKind, EngineStatus, SharedStatus, Why};
 use crate::error::{Cause, Error};
 use crate::plan::chain::{ChainEnd, Op, WRITE_MAX, next_chain, record_chain};
 use crate::plan::{Progress, Step};
 use crate::receipt::Carrier;
+use crate::task::Task;
 
 /// Saves in a row that find no worker before the ring is given up.
 const NOT_STARTED_MAX: usize = 3;

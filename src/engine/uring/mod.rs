@@ -47,8 +47,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::EventfdFlags;
 
 use super::pool::Pool;
-use super::{Config, SharedStatus, Task, Why};
+use super::{Config, SharedStatus, Why};
 use crate::sys::thread;
+use crate::task::Task;
 use driver::Driver;
 use ring::Ring;
 
