@@ -169,13 +169,14 @@ fn warnings(kind: &str, sync: SyncMeans, mount: &Mount) -> Vec<String> {
     warnings
 }
 
-/// mountinfo does not list the feature; `/proc/fs/ext4/DEVICE/options` lists all that is in force.
+/// mountinfo does not list the feature. `/proc/fs/ext4/DEVICE/options` lists all that is in force,
+/// this one by the name of the debugging option that has the same flag (seen on 6.18).
 fn has_fast_commit(mount: &Mount) -> bool {
     let Some(source) = &mount.source else { return false };
     let device = fs::canonicalize(source).unwrap_or_else(|_| PathBuf::from(source));
     let Some(name) = device.file_name().and_then(|name| name.to_str()) else { return false };
     let info = fs::read_to_string(format!("/proc/fs/ext4/{name}/options")).unwrap_or_default();
-    info.lines().any(|option| option == "fast_commit")
+    info.lines().any(|option| matches!(option, "fast_commit" | "fc_debug_force"))
 }
 
 #[cfg(test)]

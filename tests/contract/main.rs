@@ -12,6 +12,7 @@ mod killed;
 mod limits;
 mod liveness;
 mod previous;
+mod probing;
 mod recovery;
 mod sizes;
 mod streaming;
