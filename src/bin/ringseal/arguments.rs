@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path};
 
 use clap::ValueEnum;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use ringseal::{Engine, Level};
 
 /// `--engine`
@@ -46,22 +47,25 @@ impl From<LevelName> for Level {
 }
 
 /// Reads permission bits: `644`, `0644` or `0o644`.
-pub fn mode(text: &str) -> Result<u32, String> {
+pub fn mode(text: &str) -> Result<u32, &'static str> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     // `from_str_radix` would take a sign.
     let all_octal = !digits.is_empty() && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if all_octal && mode <= 0o777 => Ok(mode),
-        _ => Err("permission bits in octal are asked for, 0 to 777".to_owned()),
+        _ => Err("permission bits in octal are asked for, 0 to 777"),
     }
 }
 
 /// Reads the name of a file inside a directory.
-pub fn file_name(text: &str) -> Result<OsString, String> {
-    let name = OsString::from(text);
+pub fn file_name() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(check_file_name)
+}
+
+fn check_file_name(name: OsString) -> Result<OsString, &'static str> {
     match Path::new(&name).components().eq([Component::Normal(&name)]) {
         true => Ok(name),
-        false => Err("one file name is asked for, without a `/`".to_owned()),
+        false => Err("one file name is asked for, without a `/`"),
     }
 }
 
@@ -81,9 +85,9 @@ mod tests {
 
     #[test]
     fn a_name_is_one_component() {
-        assert_eq!(file_name("init.pid"), Ok("init.pid".into()));
+        assert_eq!(check_file_name("init.pid".into()), Ok("init.pid".into()));
         for wrong in ["", ".", "..", "a/b", "/a", "a/", "./a"] {
-            assert!(file_name(wrong).is_err(), "{wrong}");
+            assert!(check_file_name(wrong.into()).is_err(), "{wrong}");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! The `ringseal` command: durable atomic file replace from the shell.
 //!
-//! One file per command; each returns an [`output::Report`], and only this file and `output` print.
+//! One file per command; each returns an [`output::Report`], and only `output` prints.
 
 mod arguments;
 mod checkpoint;
+mod directory;
+mod failures;
 mod output;
 mod probe;
 mod recover;
 mod signals;
 mod source;
+mod summary;
 mod walk;
 mod write;
 
@@ -32,7 +35,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Print one JSON object on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 100)]
     json: bool,
 }
 

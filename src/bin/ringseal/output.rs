@@ -10,7 +10,7 @@
 //! | `command` | string | `write`, `checkpoint`, `recover` or `probe` |
 //! | `failures` | array | one object for each failure, as below; empty is good |
 //! | `failures[].target` | string | the file or directory that was to be changed or read |
-//! | `failures[].step` | string | the step that failed, such as `write` or `sync-directory` |
+//! | `failures[].step` | string | a step of the library, such as `write` or `sync-directory`; or the command's own: `start` (engine, signals), `read` (the source), `remove` (a leftover) |
 //! | `failures[].errno` | number or null | the kernel's error number, where there is one |
 //! | `failures[].outcome` | string | what is true of the target now: `unchanged`, `replaced_durability_unknown` or `unknown` |
 //! | `failures[].message` | string | the line on standard error, without `ringseal: ` |
@@ -76,14 +76,14 @@
 //! | `filesystem.provable` | bool | it can prove that it is alive after a sync |
 //! | `filesystem.warnings` | array of strings | what voids the promise of durability |
 
-use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use indicatif::ProgressBar;
-use ringseal::{EngineStatus, Error, Outcome};
+use ringseal::EngineStatus;
 use serde_json::{Map, Value, json};
+
+use crate::failures::Failures;
 
 /// How a command ends.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub struct Report {
 impl Report {
     /// Prints it, and gives the exit status.
     pub fn print(self, as_json: bool) -> ExitCode {
-        let failed = self.failures.count > 0 || self.interrupted;
+        let failed = self.failures.count() > 0 || self.interrupted;
         let text = if as_json { format!("{}\n", self.into_json()) } else { self.text };
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -131,109 +131,15 @@ impl Report {
             Value::Object(fields) => fields,
             _ => Map::new(),
         };
-        let failures = self.failures.kept.iter().map(Failure::to_json).collect();
         document.insert("command".to_owned(), self.command.into());
-        document.insert("failures".to_owned(), Value::Array(failures));
+        document.insert("failures".to_owned(), self.failures.to_json());
         Value::Object(document)
     }
 }
 
 /// A line on standard error. A broken one is nobody's loss.
-fn complain(message: &str) {
+pub fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "ringseal: {}", printable(message));
-}
-
-/// Failures: each is printed when it comes, and kept only if the JSON object will need it.
-#[derive(Debug)]
-pub struct Failures {
-    /// How many.
-    pub count: u64,
-    kept: Vec<Failure>,
-    keep: bool,
-    bar: ProgressBar,
-}
-
-impl Failures {
-    /// None yet.
-    pub fn new(as_json: bool) -> Failures {
-        Failures { count: 0, kept: Vec::new(), keep: as_json, bar: ProgressBar::hidden() }
-    }
-
-    /// Lines are printed above this bar from now on.
-    pub fn above(&mut self, bar: &ProgressBar) {
-        self.bar = bar.clone();
-    }
-
-    /// Adds one.
-    pub fn add(&mut self, failure: impl Into<Failure>) {
-        let failure = failure.into();
-        self.bar.suspend(|| complain(&failure.to_string()));
-        self.count += 1;
-        if self.keep {
-            self.kept.push(failure);
-        }
-    }
-}
-
-/// One target that is not as it was asked to be. `Display` has the form of the library's errors.
-#[derive(Debug)]
-pub struct Failure {
-    target: PathBuf,
-    step: &'static str,
-    errno: Option<i32>,
-    cause: String,
-    outcome: Outcome,
-}
-
-impl Failure {
-    /// A failure that is not the library's: the target is unchanged.
-    pub fn new(target: impl Into<PathBuf>, step: &'static str, cause: &io::Error) -> Failure {
-        let errno = cause.raw_os_error();
-        let (target, cause) = (target.into(), cause.to_string());
-        Failure { target, step, errno, cause, outcome: Outcome::Unchanged }
-    }
-
-    /// The same, of a target that was to be made from `source`.
-    pub fn of_source(target: impl Into<PathBuf>, source: &Path, cause: &io::Error) -> Failure {
-        let mut failure = Failure::new(target, "read", cause);
-        failure.cause = format!("{}: {}", source.display(), failure.cause);
-        failure
-    }
-
-    /// The same failure of another target: a path under which the user knows it.
-    pub fn of(mut self, target: impl Into<PathBuf>) -> Failure {
-        self.target = target.into();
-        self
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "target": self.target.to_string_lossy(),
-            "step": self.step,
-            "errno": self.errno,
-            "outcome": self.outcome.name(),
-            "message": self.to_string(),
-        })
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure {
-            target: error.target().to_owned(),
-            step: error.step().name(),
-            errno: error.raw_os_error(),
-            cause: error.cause().to_string(),
-            outcome: error.outcome(),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { target, step, cause, outcome, .. } = self;
-        write!(f, "{}: {step}: {cause}; {outcome}", target.display())
-    }
 }
 
 /// An engine as JSON.
@@ -268,13 +174,6 @@ pub fn count(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_failure_reads_as_the_library_prints_it() {
-        let error = ringseal::replace("/nowhere/state.json", b"").unwrap_err();
-        let line = error.to_string();
-        assert_eq!(Failure::from(error).to_string(), line);
-    }
 
     #[test]
     fn a_name_cannot_forge_a_line() {

@@ -182,18 +182,18 @@ impl Driver {
             let Some(ring) = &self.ring else { return };
             let submitted = ring.submit();
             match submitted {
-                Ok(taken) if self.took(taken) => tries = 0,
-                // A chain was cut. What the kernel has of it runs; were the rest submitted now, it
-                // would run beside it. So nothing is submitted any more.
-                Ok(_) => self.lose_ring(Errno::AGAIN),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::BUSY | Errno::NOMEM) if tries < SUBMIT_TRIES => {
+                Ok(0) | Err(Errno::AGAIN | Errno::BUSY | Errno::NOMEM) if tries < SUBMIT_TRIES => {
                     tries += 1;
                     if let Some(ring) = &self.ring {
                         ring.wait_for(SUBMIT_PAUSE);
                     }
                     self.reap(&mut Vec::new());
                 }
+                Ok(taken) if taken > 0 && self.took(taken) => tries = 0,
+                // A chain was cut. What the kernel has of it runs; were the rest submitted now, it
+                // would run beside it. So nothing is submitted any more.
+                Ok(_) => self.lose_ring(Errno::AGAIN),
+                Err(Errno::INTR) => {}
                 Err(errno) => self.lose_ring(errno),
             }
         }

@@ -1,0 +1,153 @@
+//! `ringseal recover`: removes the temporary files of dead writers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ringseal::{Error, Leftover, OwnerState};
+use serde_json::{Value, json};
+
+use crate::failures::{Failure, Failures};
+use crate::output::{Ending, Report, count, shown};
+use crate::walk::{Step, Visited, Walk};
+
+/// The options of `ringseal recover`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The directory in which files were saved
+    directory: PathBuf,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Look below it, too; no link is followed, no other filesystem entered
+    #[arg(long)]
+    recursive: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Found {
+    directories: u64,
+    leftovers: Vec<Leftover>,
+    not_entered: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, as_json: bool) -> Ending {
+    let mut failures = Failures::new(as_json);
+    let mut found = Found::default();
+    if arguments.recursive {
+        for step in Walk::new(arguments.directory.clone()) {
+            match step {
+                Step::Directory(visited) => {
+                    found.look(visited, arguments.dry_run, &mut failures);
+                }
+                Step::NotEntered(path) => found.not_entered.push(path),
+                Step::Failed(failure) => failures.add(failure),
+            }
+        }
+    } else {
+        let path = arguments.directory.clone();
+        let itself = Visited { handle: path.clone(), path };
+        found.look(itself, arguments.dry_run, &mut failures);
+    }
+    let text = found.to_text(arguments.dry_run);
+    let fields = found.to_json(&arguments);
+    Ending::Report(Report { command: "recover", text, fields, failures, interrupted: false })
+}
+
+impl Found {
+    fn look(&mut self, directory: Visited, dry_run: bool, failures: &mut Failures) {
+        let Visited { path, handle } = directory;
+        let found = match dry_run {
+            true => ringseal::leftovers(&handle),
+            false => ringseal::recover(&handle),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return failures.add(named(error, path)),
+        };
+        self.directories += 1;
+        for mut leftover in found {
+            // Somebody else may have removed it in the meantime.
+            let is_there = leftover.path.symlink_metadata().is_ok();
+            if let Some(name) = leftover.path.file_name() {
+                leftover.path = path.join(name);
+            }
+            leftover.removed |= !dry_run && !is_there;
+            if leftover.owner.is_dead() && !leftover.removed && !dry_run {
+                let cause = "it could not be removed";
+                failures.add(Failure::new(&leftover.path, "remove", cause, None));
+            }
+            self.leftovers.push(leftover);
+        }
+    }
+
+    fn removed(&self) -> u64 {
+        self.leftovers.iter().filter(|leftover| leftover.removed).count() as u64
+    }
+
+    fn to_text(&self, dry_run: bool) -> String {
+        let mut text = String::new();
+        for Leftover { path, owner, removed } in &self.leftovers {
+            let verdict = match (removed, owner.is_dead()) {
+                (true, _) => "removed",
+                (false, true) if dry_run => "would be removed",
+                (false, _) => "left",
+            };
+            text.push_str(&format!("{}: {owner}: {verdict}\n", shown(path)));
+        }
+        for path in &self.not_entered {
+            text.push_str(&format!("{}: another filesystem: not entered\n", shown(path)));
+        }
+        let all = self.leftovers.len() as u64;
+        let dead = self.leftovers.iter().filter(|leftover| leftover.owner.is_dead()).count();
+        let done = match dry_run {
+            true => format!("{dead} would be removed, {} would be left", all - dead as u64),
+            false => format!("{} removed, {} left", self.removed(), all - self.removed()),
+        };
+        let (leftovers, directories) = (
+            count(all, "temporary file"),
+            match self.directories {
+                1 => "1 directory".to_owned(),
+                number => format!("{number} directories"),
+            },
+        );
+        text.push_str(&format!("{leftovers} in {directories}: {done}\n"));
+        text
+    }
+
+    fn to_json(&self, arguments: &Arguments) -> Value {
+        let leftovers: Vec<Value> = self.leftovers.iter().map(leftover_to_json).collect();
+        let not_entered = self.not_entered.iter().map(|path| path.to_string_lossy());
+        json!({
+            "directory": arguments.directory.to_string_lossy(),
+            "dry_run": arguments.dry_run,
+            "recursive": arguments.recursive,
+            "directories": self.directories,
+            "leftovers": leftovers,
+            "removed": self.removed(),
+            "left": self.leftovers.len() as u64 - self.removed(),
+            "not_entered": not_entered.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The library's error, under the path that the user knows.
+fn named(error: Error, path: PathBuf) -> Failure {
+    Failure::from(error).of(path)
+}
+
+fn leftover_to_json(leftover: &Leftover) -> Value {
+    json!({
+        "path": leftover.path.to_string_lossy(),
+        "owner": match leftover.owner {
+            OwnerState::Dead => "dead",
+            OwnerState::EarlierBoot => "earlier_boot",
+            OwnerState::Alive => "alive",
+            OwnerState::OtherNamespace => "other_namespace",
+            OwnerState::OtherMachine => "other_machine",
+            _ => "unknown",
+        },
+        "removed": leftover.removed,
+    })
+}
