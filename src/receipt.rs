@@ -52,3 +52,14 @@ pub enum Carrier {
     /// The caller's own thread, by plain system calls.
     Caller,
 }
+
+impl Carrier {
+    /// The name that `--json` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Carrier::Ring => "ring",
+            Carrier::Pool => "pool",
+            Carrier::Caller => "caller",
+        }
+    }
+}

@@ -50,6 +50,18 @@ impl OwnerState {
     pub const fn is_dead(self) -> bool {
         matches!(self, OwnerState::Dead | OwnerState::EarlierBoot)
     }
+
+    /// The snake_case name that `--json` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            OwnerState::Dead => "dead",
+            OwnerState::EarlierBoot => "earlier_boot",
+            OwnerState::Alive => "alive",
+            OwnerState::OtherNamespace => "other_namespace",
+            OwnerState::OtherMachine => "other_machine",
+            OwnerState::Unknown => "unknown",
+        }
+    }
 }
 
 impl fmt::Display for OwnerState {
@@ -123,6 +135,8 @@ fn scan(path: &Path, remove: bool) -> Result<Vec<Leftover>, Errno> {
         found.push(Leftover { path, owner, removed });
     }
     found.sort_by(|one, other| one.path.cmp(&other.path));
+    // A listing begins anew, on tmpfs, when what is behind its place is removed meanwhile.
+    found.dedup_by(|one, other| one.path == other.path);
     Ok(found)
 }
 

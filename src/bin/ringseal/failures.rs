@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use ringseal::{Cause, Error, Outcome, StartError, Why};
 use serde_json::{Value, json};
 
-use crate::output::complain;
+use crate::text::complain;
 
 /// Failures: each is printed when it comes, and kept only if the JSON object will need it.
 #[derive(Debug)]

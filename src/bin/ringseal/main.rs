@@ -12,6 +12,7 @@ mod recover;
 mod signals;
 mod source;
 mod summary;
+mod text;
 mod walk;
 mod write;
 

@@ -8,7 +8,8 @@ use ringseal::{FilesystemProbe, HostProbe, SyncMeans};
 use serde_json::{Map, Value, json};
 
 use crate::failures::Failures;
-use crate::output::{Ending, Report, engine_to_json, printable};
+use crate::output::{Ending, Report, engine_to_json};
+use crate::text::printable;
 
 /// The options of `ringseal probe`.
 #[derive(Debug, Args)]

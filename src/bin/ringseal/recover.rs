@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ringseal::{Error, Leftover, OwnerState};
+use ringseal::{Error, Leftover};
 use serde_json::{Value, json};
 
 use crate::failures::{Failure, Failures};
-use crate::output::{Ending, Report, count, shown};
+use crate::output::{Ending, Report};
+use crate::text::{count, shown};
 use crate::walk::{Step, Visited, Walk};
 
 /// The options of `ringseal recover`.
@@ -140,14 +141,7 @@ fn named(error: Error, path: PathBuf) -> Failure {
 fn leftover_to_json(leftover: &Leftover) -> Value {
     json!({
         "path": leftover.path.to_string_lossy(),
-        "owner": match leftover.owner {
-            OwnerState::Dead => "dead",
-            OwnerState::EarlierBoot => "earlier_boot",
-            OwnerState::Alive => "alive",
-            OwnerState::OtherNamespace => "other_namespace",
-            OwnerState::OtherMachine => "other_machine",
-            _ => "unknown",
-        },
+        "owner": leftover.owner.name(),
         "removed": leftover.removed,
     })
 }

@@ -7,8 +7,9 @@ use indicatif::HumanBytes;
 use ringseal::{Durability, EngineStatus, FilesystemProbe, Receipt};
 use serde_json::{Value, json};
 
-use crate::output::{count, engine_to_json, shown};
+use crate::output::engine_to_json;
 use crate::probe;
+use crate::text::{count, shown};
 
 /// What came of a checkpoint.
 #[derive(Debug)]

@@ -79,7 +79,7 @@ pub fn run(arguments: Arguments, as_json: bool) -> Ending {
         "target": shown.to_string_lossy(),
         "bytes": receipt.map(|receipt| receipt.bytes),
         "durability": receipt.map(|receipt| receipt.durability.name()),
-        "carrier": receipt.map(|receipt| carrier(&receipt)),
+        "carrier": receipt.map(|receipt| receipt.carrier.name()),
         "engine": engine.as_ref().map(engine_to_json),
     });
     let text = String::new();
@@ -114,14 +114,4 @@ fn save(
     *engine = Some(writer.engine());
     writer.close_blocking();
     Ok(answer?)
-}
-
-fn carrier(receipt: &Receipt) -> &'static str {
-    use ringseal::Carrier;
-    match receipt.carrier {
-        Carrier::Ring => "ring",
-        Carrier::Pool => "pool",
-        Carrier::Caller => "caller",
-        _ => "unknown",
-    }
 }
