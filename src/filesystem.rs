@@ -4,15 +4,13 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-use crate::inode;
-
 /// `f_type` values of statfs(2) that matter here, with the names that users know.
 const NAMES: [(u64, &str); 17] = [
     (TMPFS, "tmpfs"),
     (RAMFS, "ramfs"),
     (0xef53, "ext4"),
     (0x5846_5342, "xfs"),
-    (0x9123_683e, "btrfs"),
+    (BTRFS, "btrfs"),
     (0xf2f5_2010, "f2fs"),
     (0x2fc1_2fc1, "zfs"),
     (0xca45_1a4e, "bcachefs"),
@@ -27,6 +25,7 @@ const NAMES: [(u64, &str); 17] = [
     (0x7371_7368, "squashfs"),
 ];
 const TMPFS: u64 = 0x0102_1994;
+const BTRFS: u64 = 0x9123_683e;
 const RAMFS: u64 = 0x8584_58f6;
 
 /// Filesystems that one kernel at a time can have mounted for writing.
@@ -37,18 +36,27 @@ fn magic(dir: BorrowedFd<'_>) -> Result<u64, Errno> {
     Ok(rustix::fs::fstatfs(dir)?.f_type as u64 & 0xffff_ffff)
 }
 
-/// Does the filesystem live in memory? Then a sync does nothing, and is not paid for.
-///
-/// A filesystem on a block device does not. It is not asked further, for statfs is no mere question
-/// everywhere: on XFS it starts the freeing of every unlinked inode, which then competes with the
-/// next sync (45 us a save, measured).
-pub(crate) fn is_volatile(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(!inode::of(dir)?.on_block_device && is_in_memory(dir)?)
+/// What a save must know of a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nature {
+    /// It lives in memory: a sync does nothing, and is not paid for.
+    pub is_volatile: bool,
+    /// A write with `RWF_DSYNC` syncs. Not so on every filesystem: uncached 9p, SMB and FUSE writes
+    /// take the flag and do not look at it (by their source). fsync works everywhere.
+    pub write_syncs: bool,
 }
 
-/// The same, for a filesystem that is known not to stand on a block device.
-pub(crate) fn is_in_memory(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(matches!(magic(dir)?, TMPFS | RAMFS))
+/// What a filesystem is, that stands on a block device or not.
+///
+/// One on a block device is not asked further, for statfs is no mere question everywhere: on XFS it
+/// starts the freeing of every unlinked inode, which then competes with the next sync (45 us a save,
+/// measured).
+pub(crate) fn nature(dir: BorrowedFd<'_>, on_block_device: bool) -> Result<Nature, Errno> {
+    if on_block_device {
+        return Ok(Nature { is_volatile: false, write_syncs: true });
+    }
+    let magic = magic(dir)?;
+    Ok(Nature { is_volatile: matches!(magic, TMPFS | RAMFS), write_syncs: magic == BTRFS })
 }
 
 /// The filesystem's name, as mount(8) knows it; `unknown` for one that is not in the list.

@@ -4,11 +4,11 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use rustix::fs::{FileType, Gid, Mode, RenameFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Cause, Error, FileKind, Result};
-use crate::filesystem;
+use crate::filesystem::{self, Nature};
 use crate::inode::{self, Look};
 use crate::place::{Place, check_name};
 use crate::plan::{Outcome, Progress, Shape, Step};
@@ -16,7 +16,7 @@ use crate::receipt::{Carrier, Durability, Receipt};
 use crate::request::{DEFAULT_MODE, Level, Options, Target};
 use crate::temp;
 
-/// The mount of an extended attribute that holds a POSIX access list.
+/// The extended attributes that hold POSIX access lists.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 const DEFAULT_ACCESS_LIST: &str = "system.posix_acl_default";
 
@@ -40,6 +40,8 @@ pub(crate) struct Settled {
     /// The name under which the old version is to stand.
     pub previous: Option<CString>,
     pub promise: Promise,
+    /// A write with `RWF_DSYNC` is known to sync on this filesystem.
+    pub write_syncs: bool,
 }
 
 /// What has to be set on the open file, because no argument of `open` can.
@@ -47,6 +49,8 @@ pub(crate) struct Settled {
 pub(crate) struct Attributes {
     pub owner: Option<(Uid, Gid)>,
     pub access_list: Option<Vec<u8>>,
+    /// The directory gives new files an access list, which has to go.
+    pub inherits_list: bool,
 }
 
 /// What the save can promise.
@@ -83,11 +87,14 @@ impl Job {
 
     /// Which steps this save takes.
     pub(crate) fn shape(&self) -> Shape {
-        let Settled { attributes, previous, promise, .. } = &self.settled;
+        let Settled { attributes, previous, promise, write_syncs, .. } = &self.settled;
         Shape {
             durable: *promise == Promise::Durable,
-            attributes: attributes.owner.is_some() || attributes.access_list.is_some(),
+            attributes: attributes.owner.is_some()
+                || attributes.access_list.is_some()
+                || attributes.inherits_list,
             keep_previous: previous.is_some(),
+            write_syncs: *write_syncs,
         }
     }
 
@@ -96,12 +103,14 @@ impl Job {
         if self.create_new { RenameFlags::NOREPLACE } else { RenameFlags::empty() }
     }
 
-    /// Does the mode given at `open` become the file's mode, for a thread whose umask is 0? Not
-    /// where a default access list of the directory is laid over it (umask(2), acl(5)).
-    pub(crate) fn open_mode_is_exact(&self) -> bool {
-        let mut none: [u8; 0] = [];
-        let answer = rustix::fs::fgetxattr(&self.place.dir, DEFAULT_ACCESS_LIST, &mut none);
-        matches!(answer, Err(Errno::NODATA | Errno::OPNOTSUPP))
+    /// Was the temporary file there, as its removal was answered? Where it could not be removed (a
+    /// dying disk), a look tells.
+    pub(crate) fn temp_was_there(&self, removal: Result<(), Errno>) -> bool {
+        match removal {
+            Ok(()) => true,
+            Err(Errno::NOENT) => false,
+            Err(_) => inode::at(&self.place.dir, &self.temp).is_ok(),
+        }
     }
 
     /// What a save that came to its end answers.
@@ -142,8 +151,8 @@ impl Settled {
             return Err(refuse("the previous version cannot keep the target's own name"));
         }
         let (mode, attributes) = (Mode::from_raw_mode(mode), Attributes::default());
-        let promise = Promise::Durable;
-        let mut settled = Settled { mode, attributes, previous, promise };
+        let (promise, write_syncs) = (Promise::Durable, false);
+        let mut settled = Settled { mode, attributes, previous, promise, write_syncs };
         let check = |errno: Errno| (Step::Check, errno.into());
         let standing = match inode::at(&place.dir, &place.name) {
             Ok(look) => Some(look),
@@ -157,8 +166,16 @@ impl Settled {
             }
             settled.keep(place, standing, options).map_err(check)?;
         }
-        settled.promise = promise_of(place, standing.as_ref(), options.level)
+        settled.attributes.inherits_list = inherits_list(place);
+        let nature = nature_of(place, standing.as_ref())
             .map_err(|errno| (Step::OpenDirectory, errno.into()))?;
+        settled.write_syncs = nature.write_syncs;
+        settled.promise = match (options.level, place.unsyncable) {
+            _ if nature.is_volatile => Promise::Volatile,
+            (Level::Atomic, _) => Promise::Atomic,
+            (Level::Durable, None) => Promise::Durable,
+            (Level::Durable, Some(errno)) => return Err((Step::OpenDirectory, errno.into())),
+        };
         Ok(settled)
     }
 
@@ -180,21 +197,20 @@ impl Settled {
     }
 }
 
-/// What the filesystem lets the level promise.
-fn promise_of(place: &Place, standing: Option<&Look>, level: Level) -> Result<Promise, Errno> {
+/// What the filesystem is. What stands at the target may have told already.
+fn nature_of(place: &Place, standing: Option<&Look>) -> Result<Nature, Errno> {
     let dir = place.dir.as_fd();
-    // What stands at the target has told already whether there is a block device.
-    let is_volatile = match standing {
-        Some(look) if look.on_block_device => false,
-        Some(_) => filesystem::is_in_memory(dir)?,
-        None => filesystem::is_volatile(dir)?,
-    };
-    match (level, place.unsyncable) {
-        _ if is_volatile => Ok(Promise::Volatile),
-        (Level::Atomic, _) => Ok(Promise::Atomic),
-        (Level::Durable, None) => Ok(Promise::Durable),
-        (Level::Durable, Some(errno)) => Err(errno),
+    match standing {
+        Some(look) => filesystem::nature(dir, look.on_block_device),
+        None => filesystem::nature(dir, inode::of(dir)?.on_block_device),
     }
+}
+
+/// Does the directory lay an access list over new files (acl(5))? If it cannot be told, it may.
+fn inherits_list(place: &Place) -> bool {
+    let mut none: [u8; 0] = [];
+    let answer = rustix::fs::fgetxattr(&place.dir, DEFAULT_ACCESS_LIST, &mut none);
+    !matches!(answer, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
 fn refuse_what_is_no_file(kind: FileType) -> Result<(), Cause> {
@@ -210,33 +226,57 @@ fn refuse_what_is_no_file(kind: FileType) -> Result<(), Cause> {
 }
 
 /// The POSIX access list of the file at the target: it is part of its mode, whose group bits are
-/// only the list's mask. Read through `/proc`, for the file itself may be unreadable.
+/// only the list's mask. Read through `/proc`, for the file itself may be unreadable; where there
+/// is no `/proc`, through the file.
 fn access_list(place: &Place) -> Result<Option<Vec<u8>>, Errno> {
-    let name = place.name.to_bytes();
     let mut path = format!("/proc/self/fd/{}/", place.dir.as_fd().as_raw_fd()).into_bytes();
-    path.extend_from_slice(name);
+    path.extend_from_slice(place.name.to_bytes());
+    let through_proc = read_list(|list| {
+        let list = rustix::buffer::spare_capacity(list);
+        rustix::fs::lgetxattr(path.as_slice(), ACCESS_LIST, list)
+    });
+    if through_proc != Err(Errno::NOENT) {
+        return through_proc;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty()) {
+        Ok(file) => read_list(|list| {
+            let list = rustix::buffer::spare_capacity(list);
+            rustix::fs::fgetxattr(&file, ACCESS_LIST, list)
+        }),
+        // Removed meanwhile: there is nothing to keep.
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn read_list(
+    mut read: impl FnMut(&mut Vec<u8>) -> Result<usize, Errno>,
+) -> Result<Option<Vec<u8>>, Errno> {
     let mut list = Vec::with_capacity(1024);
     loop {
         list.clear();
-        let room = list.capacity();
-        match rustix::fs::lgetxattr(
-            path.as_slice(),
-            ACCESS_LIST,
-            rustix::buffer::spare_capacity(&mut list),
-        ) {
+        match read(&mut list) {
             Ok(_) => return Ok(Some(list)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => return Ok(None),
-            Err(Errno::RANGE) => list.reserve(room * 2),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+            Err(Errno::RANGE) => list.reserve(list.capacity() * 2),
             Err(errno) => return Err(errno),
         }
     }
 }
 
 impl Attributes {
-    /// Sets them on the temporary file. Owner first: chown clears what chmod sets.
+    /// Sets them on the temporary file. The inherited list goes before chmod, which would only set
+    /// its mask.
     pub(crate) fn set(&self, file: BorrowedFd<'_>, mode: Mode) -> Result<(), Errno> {
         if let Some((uid, gid)) = self.owner {
             rustix::fs::fchown(file, Some(uid), Some(gid))?;
+        }
+        if self.inherits_list {
+            match rustix::fs::fremovexattr(file, ACCESS_LIST) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
         }
         rustix::fs::fchmod(file, mode)?;
         if let Some(list) = &self.access_list {

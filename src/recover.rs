@@ -125,8 +125,12 @@ fn scan(path: &Path, remove: bool) -> Result<Vec<Leftover>, Errno> {
         // A writer makes files, and links to what stood at a target: files or symbolic links.
         let kind = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
             .map(|stat| FileType::from_raw_mode(stat.st_mode));
-        if !matches!(kind, Ok(FileType::RegularFile | FileType::Symlink)) {
-            continue;
+        match kind {
+            Ok(FileType::RegularFile | FileType::Symlink) => {}
+            // Gone meanwhile, or nothing of a writer's.
+            Ok(_) | Err(Errno::NOENT) => continue,
+            // It cannot be looked at, so it cannot be removed either; it is told all the same.
+            Err(_) => {}
         }
         let owner = observer.judge(&parsed.owner);
         let removed =

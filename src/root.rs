@@ -48,15 +48,19 @@ impl Root {
         let path = path.into();
         let mut above: Vec<&Path> =
             path.ancestors().take_while(|dir| !dir.as_os_str().is_empty()).collect();
+        let mut existing = None;
         while above.last().is_some_and(|dir| dir.is_dir()) {
-            above.pop();
+            existing = above.pop();
+        }
+        // Who made that one may not have lived to sync it. Above it, this user may not look.
+        if let Some(Ok(holder)) = existing.and_then(Path::parent).map(holder_of) {
+            holder.sync().map_err(|(step, errno)| {
+                Error::new(&path, step, Outcome::ReplacedDurabilityUnknown, errno)
+            })?;
         }
         for dir in above.into_iter().rev() {
             let Some(name) = dir.file_name() else { continue };
-            let holder = match dir.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => Root::open(parent)?,
-                _ => Root::open(".")?,
-            };
+            let holder = holder_of(dir.parent().unwrap_or(Path::new(".")))?;
             let [made] = holder.make_directories([(name, mode)]).try_into().unwrap_or([Ok(())]);
             made?;
         }
@@ -98,7 +102,7 @@ impl Root {
         }
         let mode = Mode::from_raw_mode(mode);
         let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-        let made = match rustix::fs::mkdirat(&self.directory, &name, mode & Mode::RWXU) {
+        let made = match rustix::fs::mkdirat(&self.directory, &name, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno),
@@ -107,8 +111,9 @@ impl Root {
         // A link or a file in the directory's stead is refused here (ENOTDIR).
         match rustix::fs::openat(&self.directory, &name, open, Mode::empty()) {
             Ok(dir) if made => rustix::fs::fchmod(dir, mode),
+            Ok(_) => Ok(()),
             // One that was there may be unreadable for this user; the saves into it will tell.
-            Ok(_) | Err(Errno::ACCESS) => Ok(()),
+            Err(Errno::ACCESS) if !made => Ok(()),
             Err(errno) => Err(errno),
         }
     }
@@ -171,6 +176,11 @@ impl Root {
         rustix::fs::statat(self.base(at), name, flags)
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
     }
+}
+
+/// Opens the directory that holds another; for a bare name, the working directory.
+fn holder_of(parent: &Path) -> Result<Root> {
+    Root::open(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 #[cfg(test)]

@@ -96,7 +96,11 @@ impl Calls {
                 let flags = job.rename_flags();
                 rustix::fs::renameat_with(dir, &job.temp, dir, &job.place.name, flags)
             }
-            Step::Verify => liveness::probe(dir),
+            Step::Verify => {
+                // The probe needs a descriptor, and this one has done its duty.
+                *file = None;
+                liveness::probe(dir)
+            }
             Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => Ok(()),
         }
     }
@@ -119,9 +123,7 @@ impl Calls {
         let dir = &self.job.place.dir;
         if leftovers.temp {
             let removed = rustix::fs::unlinkat(dir, &self.job.temp, AtFlags::empty());
-            if removed == Err(Errno::NOENT) {
-                self.progress.temp_was_gone();
-            }
+            self.progress.temp_was_there(self.job.temp_was_there(removed));
         }
         if leftovers.link {
             // Gone in the common case, in which the rename has moved it.
@@ -149,16 +151,11 @@ fn create(job: &mut Job) -> Result<OwnedFd, Errno> {
             opened => break opened?,
         }
     };
-    match exact_mode(&file, job.settled.mode) {
-        Ok(()) => Ok(file),
-        Err(errno) => {
-            let _ = rustix::fs::unlinkat(&job.place.dir, &job.temp, AtFlags::empty());
-            Err(errno)
-        }
-    }
+    exact_mode(&file, job.settled.mode)?;
+    Ok(file)
 }
 
-/// The process's umask or the directory's default access list may have taken bits away.
+/// The process's umask may have taken bits away.
 fn exact_mode(file: &OwnedFd, mode: Mode) -> Result<(), Errno> {
     if inode::of(file)?.mode == mode {
         return Ok(());

@@ -78,8 +78,8 @@ impl Running {
             None => tasks,
         };
         for task in tasks {
-            if let Some(work) = self.pool.submit(Work::Whole(task)) {
-                // Cannot be: a pool without a ring has its resident. Never leave a save undone.
+            if let Some(work) = self.pool.enqueue(Work::Whole(task)) {
+                // The ring's thread panicked, and no other could be made. Never leave a save undone.
                 work.carry();
             }
         }

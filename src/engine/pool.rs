@@ -1,11 +1,13 @@
 //! A bounded pool of threads that carry plans out by plain system calls.
 //!
-//! Threads are made when there is work and nobody idle, up to the limit, and end after some idle
-//! seconds. One that was promised (`resident`) stays until the pool is closed: where no more
-//! threads can be made, it does everything.
+//! A thread that takes work makes another if none is free, up to the limit; they end after some idle
+//! seconds. Threads are made by threads of the library only, never by a caller, whose credentials
+//! they would inherit. One that was promised (`resident`) stays until the pool is closed: where no
+//! more threads can be made, it does everything.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,8 +44,7 @@ impl Work {
         };
         calls.run(&payload);
         let answer = calls.finish(carrier, payload.len());
-        drop(payload);
-        Task::answer(permit, reply, answer);
+        Task::answer(payload, permit, reply, answer);
     }
 }
 
@@ -58,8 +59,8 @@ pub(crate) struct Pool {
 struct State {
     queue: VecDeque<Work>,
     threads: usize,
-    idle: usize,
-    /// Somebody serves the pool, or is about to, until it is closed.
+    busy: usize,
+    /// Somebody serves the pool until it is closed, or will.
     resident: bool,
     closed: bool,
 }
@@ -69,34 +70,44 @@ impl Pool {
         Pool { state: Mutex::default(), wake: Condvar::new(), threads_max: threads_max.max(1) }
     }
 
-    /// Takes work; gives it back if there is nobody to do it and nobody can be made.
+    /// Takes work from a thread of the library's; gives it back if there is nobody to do it and
+    /// nobody can be made.
     #[must_use = "work that is given back must be done by the caller"]
     pub(crate) fn submit(self: &Arc<Pool>, work: Work) -> Option<Work> {
         let mut state = self.lock();
-        state.queue.push_back(work);
-        if state.idle >= state.queue.len() || state.threads >= self.threads_max {
-            self.wake.notify_one();
-            return None;
+        if state.threads == 0 {
+            self.grow(state);
+            state = self.lock();
         }
-        state.threads += 1;
-        drop(state);
-        if self.spawn().is_ok() {
-            return None;
-        }
-        let mut state = self.lock();
-        state.threads -= 1;
-        if state.threads > 0 || state.resident {
-            self.wake.notify_one();
-            return None;
-        }
-        state.queue.pop_back()
+        self.enqueue_locked(state, work)
     }
 
-    /// Starts the thread that stays.
+    /// Takes work from a caller. It makes no thread: that would have the caller's credentials.
+    #[must_use = "work that is given back must be done by the caller"]
+    pub(crate) fn enqueue(&self, work: Work) -> Option<Work> {
+        self.enqueue_locked(self.lock(), work)
+    }
+
+    fn enqueue_locked(&self, mut state: MutexGuard<'_, State>, work: Work) -> Option<Work> {
+        if state.threads == 0 && !state.resident {
+            return Some(work);
+        }
+        state.queue.push_back(work);
+        self.wake.notify_one();
+        None
+    }
+
+    /// Starts the thread that stays, and waits until it runs.
     pub(crate) fn start_resident(self: &Arc<Pool>) -> io::Result<()> {
-        self.promise_resident();
+        let (started, starts) = sync_channel(1);
         let pool = Arc::clone(self);
-        thread::spawn("ringseal-pool", move || pool.serve()).map(drop)
+        thread::spawn("ringseal-pool", move || {
+            pool.promise_resident();
+            let _ = started.send(());
+            pool.serve();
+        })?;
+        let _ = starts.recv();
+        Ok(())
     }
 
     /// The caller will serve: work may be queued although there is no thread yet.
@@ -105,7 +116,7 @@ impl Pool {
     }
 
     /// Does work on this thread until the pool is closed and empty.
-    pub(crate) fn serve(&self) {
+    pub(crate) fn serve(self: &Arc<Pool>) {
         self.lock().threads += 1;
         self.work(None);
     }
@@ -116,25 +127,36 @@ impl Pool {
         self.wake.notify_all();
     }
 
-    fn spawn(self: &Arc<Pool>) -> io::Result<()> {
+    /// Makes one more thread, if that is allowed and possible.
+    fn grow(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
+        state.threads += 1;
+        drop(state);
         let pool = Arc::clone(self);
-        thread::spawn("ringseal-pool", move || pool.work(Some(IDLE))).map(drop)
+        if thread::spawn("ringseal-pool", move || pool.work(Some(IDLE))).is_err() {
+            self.lock().threads -= 1;
+        }
     }
 
     /// The loop of one thread, which is counted in `threads` already.
-    fn work(&self, idle_for: Option<Duration>) {
+    fn work(self: &Arc<Pool>, idle_for: Option<Duration>) {
         let mut state = self.lock();
         loop {
             if let Some(work) = state.queue.pop_front() {
-                drop(state);
+                state.busy += 1;
+                // One thread is always free, so that no work waits for another to end.
+                if state.busy == state.threads && state.threads < self.threads_max {
+                    self.grow(state);
+                } else {
+                    drop(state);
+                }
                 work.carry();
                 state = self.lock();
+                state.busy -= 1;
                 continue;
             }
             if state.closed {
                 break;
             }
-            state.idle += 1;
             let timed_out;
             (state, timed_out) = match idle_for {
                 None => (self.wake.wait(state).unwrap_or_else(PoisonError::into_inner), false),
@@ -144,8 +166,8 @@ impl Pool {
                     (state, timeout.timed_out())
                 }
             };
-            state.idle -= 1;
-            if timed_out && state.queue.is_empty() {
+            let is_the_free_one = state.busy > 0 && state.busy + 1 == state.threads;
+            if timed_out && state.queue.is_empty() && !is_the_free_one {
                 break;
             }
         }

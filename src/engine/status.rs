@@ -56,7 +56,7 @@ pub enum Why {
     /// The ring worked, but the kernel could not make worker threads for it: a limit on processes
     /// (the pids cgroup, `RLIMIT_NPROC`).
     NoWorkers,
-    /// The ring died: what `io_uring_enter` answered.
+    /// The ring died: what `io_uring_enter` answered; 0 if its thread panicked.
     RingLost(i32),
 }
 
@@ -73,6 +73,7 @@ impl fmt::Display for Why {
                 write!(f, "this kernel's io_uring lacks the operation {name}")
             }
             Why::NoWorkers => f.write_str("the kernel could not make workers for the ring"),
+            Why::RingLost(0) => f.write_str("the ring's thread panicked"),
             Why::RingLost(errno) => write!(f, "the ring died: {}", os(*errno)),
         }
     }

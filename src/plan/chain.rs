@@ -71,7 +71,8 @@ pub(crate) fn next_chain(progress: &Progress, payload_len: usize) -> Vec<Op> {
             Step::Write => {
                 let durable = steps.peek() == Some(&Step::Sync);
                 // A write of no bytes with RWF_DSYNC syncs nothing: an empty file needs its fsync.
-                let sync = durable && payload_len > 0;
+                // So does a filesystem that does not honour the flag.
+                let sync = durable && payload_len > 0 && progress.write_syncs();
                 if sync {
                     steps.next();
                 }

@@ -29,6 +29,8 @@ pub(crate) struct Shape {
     pub attributes: bool,
     /// The old version is to stand under another name.
     pub keep_previous: bool,
+    /// One write with `RWF_DSYNC` can stand for write and sync.
+    pub write_syncs: bool,
 }
 
 /// Every step that an engine carries out, in order.
@@ -187,6 +189,9 @@ impl Progress {
             (_, Err(errno)) => {
                 self.failed = Some(step);
                 self.doubtful = step == Step::Rename && !refuses_rename(errno);
+                // The file can have been made before its opening failed. The name is ours alone,
+                // unless it was taken.
+                self.leftovers.temp |= step == Step::Open && errno != Errno::EXIST;
             }
             (Step::Open, Ok(())) => self.leftovers.temp = true,
             (Step::LinkPrevious, Ok(())) => self.leftovers.link = true,
@@ -217,15 +222,20 @@ impl Progress {
         self.leftovers.temp = !self.renamed;
     }
 
-    /// The temp's name was gone when it was to be removed: a rename that failed doubtfully may
-    /// have happened. (A temp that was there to be removed proves the opposite.)
-    pub(crate) fn temp_was_gone(&mut self) {
-        self.lost |= self.doubtful;
+    /// Was the temp still under its name when it was to be removed? Only that proves that a rename
+    /// that failed doubtfully did not happen.
+    pub(crate) fn temp_was_there(&mut self, was_there: bool) {
+        self.lost |= self.doubtful && !was_there;
     }
 
     /// May the whole save be started anew, by other means? Not once the target is replaced.
     pub(crate) fn may_restart(&self) -> bool {
         !self.renamed && !self.lost
+    }
+
+    /// May write and sync be one operation?
+    pub(crate) fn write_syncs(&self) -> bool {
+        self.shape.write_syncs
     }
 
     /// The step that failed.

@@ -56,9 +56,8 @@ impl FilesystemProbe {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
         let kind = filesystem::name(dir.as_fd()).map_err(failed)?;
-        let volatile = filesystem::is_volatile(dir.as_fd()).map_err(failed)?;
         let sync = match kind {
-            _ if volatile => SyncMeans::Nothing,
+            "tmpfs" | "ramfs" => SyncMeans::Nothing,
             kind if KNOWN.contains(&kind) => SyncMeans::Durable,
             _ => SyncMeans::Unknown,
         };

@@ -35,9 +35,14 @@ struct Waiting {
     waker: Waker,
 }
 
-/// The limits were closed.
+/// There will be no room.
 #[derive(Debug)]
-pub(crate) struct Closed;
+pub(crate) enum NoRoom {
+    /// The limits were closed.
+    Closed,
+    /// This process is a fork: the room is the parent's, and nobody here gives it back.
+    Forked,
+}
 
 /// Room for one save. Dropping it gives the room back.
 #[derive(Debug)]
@@ -71,11 +76,11 @@ impl Limits {
         Some(self.grant(&mut state, bytes))
     }
 
-    /// Room at once if nothing is in flight.
+    /// Room at once if nothing is in flight, even if somebody waits in line who is not polled.
     pub(crate) fn try_acquire_idle(self: &Arc<Limits>, bytes: usize) -> Option<Permit> {
         let bytes = bytes.min(self.bytes_max);
         let mut state = self.lock();
-        if state.closed || state.requests > 0 || !state.waiting.is_empty() {
+        if state.closed || state.requests > 0 {
             return None;
         }
         Some(self.grant(&mut state, bytes))
@@ -146,14 +151,18 @@ pub(crate) struct Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Result<Permit, Closed>;
+    type Output = Result<Permit, NoRoom>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let limits = Arc::clone(&self.limits);
+        // Before the lock, which a thread may hold that a forked child does not have.
+        if fork::generation() != limits.generation {
+            return Poll::Ready(Err(NoRoom::Forked));
+        }
         let mut state = limits.lock();
         if state.closed {
             self.ticket = None;
-            return Poll::Ready(Err(Closed));
+            return Poll::Ready(Err(NoRoom::Closed));
         }
         let is_first = match state.waiting.front() {
             None => true,
@@ -261,7 +270,7 @@ mod tests {
         let mut waiting = limits.acquire(1);
         assert!(poll(&mut waiting).is_pending());
         limits.close();
-        assert!(matches!(poll(&mut waiting), Poll::Ready(Err(Closed))));
+        assert!(matches!(poll(&mut waiting), Poll::Ready(Err(NoRoom::Closed))));
         let mut context = Context::from_waker(Waker::noop());
         assert!(limits.poll_drained(&mut context).is_pending());
         drop(held);

@@ -3,6 +3,8 @@
 pub(crate) mod limits;
 pub(crate) mod reply;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 
 use crate::error::Result;
@@ -26,13 +28,26 @@ impl Task {
     /// Takes a job, on the caller's thread.
     pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Task {
         // io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
-        let by_calls = job.shape().attributes || !job.open_mode_is_exact();
+        let by_calls = job.shape().attributes;
         Task { job, payload, by_calls, permit, reply }
     }
 
-    /// Gives the room back, then the answer.
-    pub(crate) fn answer(permit: Permit, reply: Reply, answer: Result<Receipt>) {
-        drop(permit);
-        reply.send(answer);
+    /// Frees the payload, answers, and gives the room back.
+    ///
+    /// All three run code of the caller's, a waker or a payload's owner. A panic in it must not
+    /// take the engine's thread away from everybody else.
+    pub(crate) fn answer(payload: Bytes, permit: Permit, reply: Reply, answer: Result<Receipt>) {
+        let contained = |body: &mut dyn FnMut()| {
+            let _ = catch_unwind(AssertUnwindSafe(body));
+        };
+        let (mut payload, mut permit) = (Some(payload), Some(permit));
+        let mut reply = Some((reply, answer));
+        contained(&mut || drop(payload.take()));
+        contained(&mut || {
+            if let Some((reply, answer)) = reply.take() {
+                reply.send(answer);
+            }
+        });
+        contained(&mut || drop(permit.take()));
     }
 }

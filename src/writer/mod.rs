@@ -20,7 +20,7 @@ use crate::receipt::Receipt;
 use crate::request::{Request, Target};
 use crate::sys::fork;
 use crate::task::Task;
-use crate::task::limits::{self, Limits, Permit};
+use crate::task::limits::{Limits, NoRoom, Permit};
 use crate::task::reply::{self, Answer};
 
 /// Saves files durably, many at a time.
@@ -240,7 +240,8 @@ impl Shared {
         } else {
             match self.limits.acquire(request.bytes.len()).await {
                 Ok(permit) => return Ok(permit),
-                Err(limits::Closed) => Cause::Closed,
+                Err(NoRoom::Closed) => Cause::Closed,
+                Err(NoRoom::Forked) => Cause::Forked,
             }
         };
         Err(Error::new(
@@ -273,6 +274,10 @@ impl Drop for Shared {
 ///
 /// Nothing happens before it is polled. Once it was accepted it is carried out; dropping it only
 /// means that nobody waits.
+///
+/// Where the writer is full, saves are accepted in the order in which they were first polled. One
+/// that stands in line must be polled on or dropped: kept and not polled, it holds up those behind.
+/// Polling opens the target's directory, which can wait where that is on a network.
 #[must_use = "futures do nothing unless polled"]
 pub struct Save(Pin<Box<dyn Future<Output = Result<Receipt>> + Send>>);
 

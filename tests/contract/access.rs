@@ -121,8 +121,16 @@ fn a_default_access_list_does_not_change_the_mode() {
             assert_eq!(receipt.carrier, Carrier::Pool, "a real descriptor is needed");
             assert_eq!(mode_of(&target), mode);
             assert_reads(&target, "new");
+            // Nor does it let anybody else in, or keep the group out.
+            assert!(!getfacl(&target).contains("user:1234"), "{}", getfacl(&target));
         }
     }
+    assert!(getfacl(&naive).contains("user:1234"), "the test must be able to fail");
+    // Kept is what the old version had, and it had no list.
+    let old = disk.path().join("plain-0");
+    Options::new().keep_mode().replace(&old, "kept").unwrap();
+    assert_eq!(mode_of(&old), 0o644);
+    assert!(!getfacl(&old).contains("user:1234"));
     assert_no_temps(disk.path());
 }
 

@@ -184,3 +184,24 @@ fn ring_of_this_process() -> RawFd {
     };
     (0..1024).find(is_ring).expect("a ring")
 }
+
+/// The table of direct descriptors may not be larger than `RLIMIT_NOFILE`; the ring makes do.
+#[test]
+fn a_ring_under_a_low_limit_of_descriptors() {
+    in_child("choice::a_ring_under_a_low_limit_of_descriptors", || {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        if Writer::builder().engine(Engine::Uring).build().is_err() {
+            skip!("there is no io_uring here");
+        }
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(100), ..before }).unwrap();
+        let builder = Writer::builder().engine(Engine::Uring).max_in_flight(60);
+        let dir = tempdir().unwrap();
+        for builder in [builder.clone(), builder.max_in_flight(256)] {
+            let writer = builder.build().unwrap();
+            let saved = pollster::block_on(writer.replace(dir.path().join("x"), "1")).unwrap();
+            assert_eq!(saved.carrier, Carrier::Ring);
+            writer.close_blocking();
+        }
+    });
+}

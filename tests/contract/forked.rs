@@ -98,3 +98,40 @@ fn fork(body: impl FnOnce()) -> i32 {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// A save that stands in line for room while the process forks: the room is the parent's.
+#[test]
+fn a_save_that_stands_in_line_does_not_hang() {
+    in_child("forked::a_save_that_stands_in_line_does_not_hang", || {
+        use std::future::Future;
+        for engine in [Engine::Auto, Engine::Threads] {
+            let writer = Writer::builder().engine(engine).max_in_flight(1).build().unwrap();
+            let dir = tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            let poll_once = |save: &mut ringseal::Save| {
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                std::pin::Pin::new(save).poll(&mut context).is_pending()
+            };
+            let mut first = writer.replace(at("first"), vec![1; 64 << 20]);
+            let mut second = writer.replace(at("second"), "2");
+            assert!(poll_once(&mut first) && poll_once(&mut second));
+            let mut inherited = Some((first, second));
+            let status = fork(|| {
+                let (first, second) = inherited.take().unwrap();
+                let second = pollster::block_on(second).unwrap_err();
+                assert!(matches!(second.cause(), Cause::Forked));
+                assert_eq!(second.outcome(), ringseal::Outcome::Unchanged);
+                // Accepted before the fork: the parent's to know.
+                let first = pollster::block_on(first).unwrap_err();
+                assert!(matches!(first.cause(), Cause::Forked));
+                assert_eq!(first.outcome(), ringseal::Outcome::Unknown);
+            });
+            assert_eq!(status, 0, "the child failed");
+            let (first, second) = inherited.take().unwrap();
+            pollster::block_on(first).unwrap();
+            pollster::block_on(second).unwrap();
+            assert_reads(&at("second"), "2");
+            writer.close_blocking();
+        }
+    });
+}

@@ -90,3 +90,52 @@ fn close_waits_and_then_nothing_is_taken() {
         writer.close_blocking();
     }
 }
+
+/// One that stands in line and is not polled does not keep a blocking save from an idle writer.
+#[test]
+fn an_idle_writer_is_not_held_up_by_who_does_not_poll() {
+    use std::future::Future;
+    for engine in ENGINES {
+        let writer = Writer::builder().engine(engine).max_in_flight(1).build().unwrap();
+        let dir = tempdir().unwrap();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut first = writer.replace(dir.path().join("first"), "1");
+        let mut second = writer.replace(dir.path().join("second"), "2");
+        assert!(std::pin::Pin::new(&mut first).poll(&mut context).is_pending());
+        let _ = std::pin::Pin::new(&mut second).poll(&mut context);
+        pollster::block_on(first).unwrap();
+        writer.replace_blocking(dir.path().join("third"), "3").unwrap();
+        pollster::block_on(second).unwrap();
+        assert_reads(&dir.path().join("third"), "3");
+        assert_reads(&dir.path().join("second"), "2");
+    }
+}
+
+/// A caller's waker panics, on the engine's thread. Everybody else is served.
+#[test]
+fn a_panic_of_a_callers_does_not_stop_the_engine() {
+    use std::future::Future;
+    struct Bad;
+    impl std::task::Wake for Bad {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new("a waker's own"));
+        }
+    }
+    for engine in ENGINES {
+        let writer = Writer::builder().engine(engine).max_threads(1).build().unwrap();
+        let kind = writer.engine().kind;
+        let dir = tempdir().unwrap();
+        for round in 0..5 {
+            let waker = std::task::Waker::from(Arc::new(Bad));
+            let mut save = writer.replace(dir.path().join("bad"), "1");
+            let mut context = std::task::Context::from_waker(&waker);
+            let _ = std::pin::Pin::new(&mut save).poll(&mut context);
+            let good = dir.path().join(format!("{round}"));
+            pollster::block_on(writer.replace(&good, "good")).unwrap();
+            assert_reads(&good, "good");
+            pollster::block_on(save).unwrap();
+        }
+        assert_eq!(writer.engine().kind, kind);
+        writer.close_blocking();
+    }
+}

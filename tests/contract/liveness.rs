@@ -130,8 +130,8 @@ fn a_filesystem_without_an_inode_left_is_alive() {
     }
 }
 
-/// The directory is closed to the user, or removed, at the very moment of the rename: saves that
-/// were renamed are durable, whatever the probe may see.
+/// The directory is closed to the user at the very moment of the rename: saves that were renamed are
+/// durable, whatever the probe may see.
 #[test]
 fn a_directory_that_changes_at_the_rename_is_no_error() {
     need!(require_root());
@@ -198,6 +198,25 @@ impl Closer {
         unsafe { libc::kill(self.0, libc::SIGKILL) };
         // SAFETY: as above.
         unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
+    }
+}
+
+/// The directory is removed, with all that is in it, at the moment of the rename.
+#[test]
+fn a_directory_that_is_removed_at_the_rename_is_no_error() {
+    let disk = need!(Disk::ext4());
+    for door in Door::all() {
+        for round in 0..10 {
+            let parent = disk.path().join(format!("{}-{round}", door.name()));
+            fs::create_dir(&parent).unwrap();
+            let going = parent.clone();
+            let watch = on_rename(&parent, "state.json", move || {
+                fs::remove_dir_all(&going).unwrap();
+            });
+            let answer = door.save(parent.join("state.json"), "new");
+            watch.wait();
+            answer.expect("it was renamed, and the disk is alive");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod forked;
 mod killed;
 mod limits;
 mod liveness;
+mod peers;
 mod previous;
 mod probing;
 mod recovery;

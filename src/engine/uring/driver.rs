@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
@@ -80,11 +81,11 @@ enum Then {
 impl Driver {
     pub(crate) fn new(
         ring: Ring,
-        slots: usize,
         queue: Arc<Queue>,
         pool: Arc<Pool>,
         status: SharedStatus,
     ) -> Driver {
+        let slots = ring.slots();
         Driver {
             ring: Some(ring),
             slots: (0..slots).map(|_| None).collect(),
@@ -248,7 +249,9 @@ impl Driver {
         self.retired = true;
         let status = EngineStatus { kind: EngineKind::Threads, why };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-        self.pool.promise_resident();
+        if !std::thread::panicking() {
+            self.pool.promise_resident();
+        }
         if self.queue.retire(&mut self.backlog) {
             self.pool.close();
         }
@@ -359,8 +362,7 @@ impl Driver {
             Then::Answer => {
                 let Task { job, payload, permit, reply, .. } = task;
                 let answer = job.answer(&progress, Carrier::Ring, payload.len());
-                drop(payload);
-                Task::answer(permit, reply, answer);
+                Task::answer(payload, permit, reply, answer);
             }
             Then::Restart => self.hand_over(Work::Whole(task)),
             Then::Resume => self.hand_over(Work::Rest(task, progress)),
@@ -384,7 +386,7 @@ impl Driver {
             let target = job.place.shown.clone();
             mem::forget((job, payload));
             let lost = Error::new(target, step, progress.outcome(), Cause::EngineLost);
-            Task::answer(permit, reply, Err(lost));
+            Task::answer(Bytes::new(), permit, reply, Err(lost));
         }
         self.free = (0..self.slots.len() as u32).collect();
         mem::forget(self.ring.take());
@@ -398,10 +400,11 @@ impl Drop for Driver {
         if self.active() > 0 {
             self.lose_all();
         }
-        if !self.retired {
+        if std::thread::panicking() {
             // Tasks that come from now on go to the pool; those that wait are answered by their
             // replies' drop.
-            self.queue.retire(&mut self.backlog);
+            self.retire(Why::RingLost(0));
+            let _ = self.pool.start_resident();
         }
     }
 }
@@ -436,9 +439,13 @@ impl Active {
 
     fn cleaned(&mut self, op: Cleaning, result: i32) {
         match (op, -result) {
-            (Cleaning::RemoveTemp, libc::ENOENT) => self.progress.temp_was_gone(),
             // No worker, or never submitted.
             (_, libc::ECANCELED | libc::EAGAIN | libc::ENOMEM) => self.clean_by_call(op),
+            (Cleaning::RemoveTemp, 0) => {}
+            (Cleaning::RemoveTemp, errno) => {
+                let removed = Err(Errno::from_raw_os_error(errno));
+                self.progress.temp_was_there(self.task.job.temp_was_there(removed));
+            }
             _ => {}
         }
     }
@@ -450,9 +457,8 @@ impl Active {
             // The next save of the slot replaces what is in it.
             Cleaning::Close => {}
             Cleaning::RemoveTemp => {
-                if remove(&job.temp) == Err(Errno::NOENT) {
-                    self.progress.temp_was_gone();
-                }
+                let removed = remove(&job.temp);
+                self.progress.temp_was_there(job.temp_was_there(removed));
             }
             Cleaning::RemoveLink => {
                 let _ = remove(&job.link);

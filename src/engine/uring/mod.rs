@@ -139,7 +139,7 @@ pub(crate) fn start(
         match ring {
             Ok(ring) => {
                 let _ = tell.send(Ok(()));
-                Driver::new(ring, config.requests, driver_queue, pool, status).run();
+                Driver::new(ring, driver_queue, pool, status).run();
             }
             Err(why) => {
                 let _ = tell.send(Err(why));
@@ -149,6 +149,6 @@ pub(crate) fn start(
     thread::spawn("ringseal-ring", body)
         .map_err(|error| Why::PrepareFailed("clone", error.raw_os_error().unwrap_or(0)))?;
     // An error here is a thread that ended without a word.
-    told.recv().unwrap_or(Err(Why::RingLost(0)))?;
+    told.recv().unwrap_or(Err(Why::PrepareFailed("the ring's thread", libc::ECHILD)))?;
     Ok(queue)
 }

@@ -30,13 +30,15 @@ pub(super) type Completion = (u64, i32);
 /// An enabled, restricted ring, and the eventfd that it signals.
 pub(crate) struct Ring {
     ring: IoUring,
+    slots: usize,
     signal: Arc<OwnedFd>,
 }
 
 impl Ring {
     /// Makes the ring for the calling thread.
     pub(crate) fn new(config: Config, signal: Arc<OwnedFd>) -> Result<Ring, Why> {
-        let ring = setup(config.requests)?;
+        let slots = slots(config.requests);
+        let ring = setup(slots)?;
         let parameters = ring.params();
         // An entry may name a direct descriptor that an entry linked before it opens.
         if !parameters.is_feature_linked_file() {
@@ -51,7 +53,7 @@ impl Ring {
         if let Some((name, _)) = OPERATIONS.iter().find(|(_, code)| !probe.is_supported(*code)) {
             return Err(Why::NoOperation(name));
         }
-        let descriptors = submitter.register_files_sparse(config.requests as u32);
+        let descriptors = submitter.register_files_sparse(slots as u32);
         prepare("IORING_REGISTER_FILES2", descriptors)?;
         prepare("IORING_REGISTER_EVENTFD", submitter.register_eventfd(signal.as_raw_fd()))?;
         // By default four workers for each processor: too few to share flushes.
@@ -65,7 +67,12 @@ impl Ring {
         let restricted = submitter.register_restrictions(&mut allowed);
         prepare("IORING_REGISTER_RESTRICTIONS", restricted)?;
         prepare("IORING_REGISTER_ENABLE_RINGS", submitter.register_enable_rings())?;
-        Ok(Ring { ring, signal })
+        Ok(Ring { ring, slots, signal })
+    }
+
+    /// Saves that can be on the ring at once.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
     }
 
     /// Queues entries; they go to the kernel with the next [`submit`](Ring::submit).
@@ -110,6 +117,14 @@ impl Ring {
         self.wait();
         true
     }
+}
+
+/// A slot for each save, as far as the soft `RLIMIT_NOFILE` allows: a table of direct descriptors
+/// may not be larger (io_uring_register(2)). Saves beyond it wait for a slot.
+fn slots(requests: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    requests.min(limit).max(1)
 }
 
 /// io_uring_setup, disabled until it is restricted.
