@@ -127,6 +127,7 @@ fn bench(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a tokio runtime");
     let writer = |engine| Writer::builder().engine(engine).build().expect("a writer");
     let auto = writer(Engine::Auto);
+    let ring = writer(Engine::Uring);
     let threads = writer(Engine::Threads);
     println!("saving below {}; engine: {}", temp.path().display(), auto.engine());
 
@@ -161,9 +162,15 @@ fn bench(criterion: &mut Criterion) {
                 }),
             ),
             (
-                "Writer::replace (ring)",
+                "Writer::replace",
                 Box::new(|| {
                     black_box(runtime.block_on(auto.replace(&one, &STATE[..])).expect("saved"));
+                }),
+            ),
+            (
+                "Writer::replace (ring)",
+                Box::new(|| {
+                    black_box(runtime.block_on(ring.replace(&one, &STATE[..])).expect("saved"));
                 }),
             ),
             (
@@ -199,7 +206,7 @@ fn bench(criterion: &mut Criterion) {
                     });
                 }),
             ),
-            ("Writer::replace_all (ring)", Box::new(|| all(&auto))),
+            ("Writer::replace_all (ring)", Box::new(|| all(&ring))),
             ("Writer::replace_all (threads)", Box::new(|| all(&threads))),
         ],
     );

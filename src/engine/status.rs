@@ -7,10 +7,12 @@ use std::io;
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Engine {
-    /// io_uring where it works, threads elsewhere.
+    /// io_uring where it works, threads elsewhere. A save that is alone in its writer is handed to
+    /// a thread all the same, which takes fewer hand-overs than the ring; what comes together goes
+    /// to the ring.
     #[default]
     Auto,
-    /// io_uring, or no writer.
+    /// io_uring for every save that it can carry, or no writer.
     Uring,
     /// Plain system calls on a bounded pool of threads.
     Threads,

@@ -21,6 +21,8 @@ pub(crate) struct Limits {
 #[derive(Debug, Default)]
 struct State {
     requests: usize,
+    /// Those in flight, and those that are done but not yet answered.
+    unanswered: usize,
     bytes: usize,
     closed: bool,
     waiting: VecDeque<Waiting>,
@@ -44,11 +46,13 @@ pub(crate) enum NoRoom {
     Forked,
 }
 
-/// Room for one save. Dropping it gives the room back.
+/// Room for one save. Dropping it tells that the save was answered, and gives the room back if
+/// [`give_back`](Permit::give_back) has not.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limits: Arc<Limits>,
     bytes: usize,
+    holds_room: bool,
 }
 
 impl Limits {
@@ -86,6 +90,11 @@ impl Limits {
         Some(self.grant(&mut state, bytes))
     }
 
+    /// Is one save in flight, and no other?
+    pub(crate) fn is_one_in_flight(&self) -> bool {
+        self.lock().requests == 1
+    }
+
     /// From now on there is no room; who waits is told so.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
@@ -95,10 +104,10 @@ impl Limits {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Ready when nothing is in flight.
+    /// Ready when everything is answered.
     pub(crate) fn poll_drained(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.requests == 0 {
+        if state.unanswered == 0 {
             return Poll::Ready(());
         }
         if !state.drained.iter().any(|waker| waker.will_wake(context.waker())) {
@@ -113,8 +122,9 @@ impl Limits {
 
     fn grant(self: &Arc<Limits>, state: &mut State, bytes: usize) -> Permit {
         state.requests += 1;
+        state.unanswered += 1;
         state.bytes += bytes;
-        Permit { limits: Arc::clone(self), bytes }
+        Permit { limits: Arc::clone(self), bytes, holds_room: true }
     }
 
     /// Who is first in the line, if there is room for it.
@@ -128,13 +138,30 @@ impl Limits {
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
+impl Permit {
+    /// Gives the room back before the answer goes out: who has it finds the writer idle.
+    pub(crate) fn give_back(&mut self) {
+        if !std::mem::take(&mut self.holds_room) {
+            return;
+        }
         let mut state = self.limits.lock();
         state.requests -= 1;
         state.bytes -= self.bytes;
-        let mut wakers: Vec<Waker> = self.limits.first_with_room(&state).into_iter().collect();
-        if state.requests == 0 {
+        let next = self.limits.first_with_room(&state);
+        drop(state);
+        if let Some(waker) = next {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.give_back();
+        let mut state = self.limits.lock();
+        state.unanswered -= 1;
+        let mut wakers = Vec::new();
+        if state.unanswered == 0 {
             wakers.append(&mut state.drained);
         }
         drop(state);

@@ -32,9 +32,9 @@ impl Task {
         Task { job, payload, by_calls, permit, reply }
     }
 
-    /// Frees the payload, answers, and gives the room back.
+    /// Frees the payload, gives the room back, and answers.
     ///
-    /// All three run code of the caller's, a waker or a payload's owner. A panic in it must not
+    /// All of it runs code of the caller's, a waker or a payload's owner. A panic in it must not
     /// take the engine's thread away from everybody else.
     pub(crate) fn answer(payload: Bytes, permit: Permit, reply: Reply, answer: Result<Receipt>) {
         let contained = |body: &mut dyn FnMut()| {
@@ -43,6 +43,7 @@ impl Task {
         let (mut payload, mut permit) = (Some(payload), Some(permit));
         let mut reply = Some((reply, answer));
         contained(&mut || drop(payload.take()));
+        contained(&mut || permit.iter_mut().for_each(Permit::give_back));
         contained(&mut || {
             if let Some((reply, answer)) = reply.take() {
                 reply.send(answer);

@@ -109,7 +109,7 @@ impl Writer {
             let permit = shared.room(&request).await?;
             let mut batch = Vec::with_capacity(1);
             let answer = shared.prepare(request, permit, &mut batch)?;
-            shared.engine.submit(batch);
+            shared.engine.submit(batch, shared.limits.is_one_in_flight());
             answer.await
         }))
     }
@@ -173,7 +173,8 @@ impl Writer {
                     };
                     answers.push(shared.prepare(request, permit, &mut batch));
                 }
-                shared.engine.submit(batch);
+                let alone = batch.len() == 1 && shared.limits.is_one_in_flight();
+                shared.engine.submit(batch, alone);
             }
             let mut results = Vec::with_capacity(answers.len());
             for answer in answers {
