@@ -98,6 +98,12 @@ impl Job {
         }
     }
 
+    /// Does the mode given at `open` become the file's mode, for a thread whose umask is 0? Not
+    /// where a default access list of the directory is laid over it (umask(2), acl(5)).
+    pub(crate) fn open_mode_is_exact(&self) -> bool {
+        !inherits_list(&self.place)
+    }
+
     /// The flags of the rename onto the target.
     pub(crate) fn rename_flags(&self) -> RenameFlags {
         if self.create_new { RenameFlags::NOREPLACE } else { RenameFlags::empty() }
@@ -166,7 +172,9 @@ impl Settled {
             }
             settled.keep(place, standing, options).map_err(check)?;
         }
-        settled.attributes.inherits_list = inherits_list(place);
+        // Where only the owner may do anything, the list's mask is empty: nobody gets in by it.
+        let shared = settled.mode.intersects(Mode::RWXG | Mode::RWXO);
+        settled.attributes.inherits_list = shared && inherits_list(place);
         let nature = nature_of(place, standing.as_ref())
             .map_err(|errno| (Step::OpenDirectory, errno.into()))?;
         settled.write_syncs = nature.write_syncs;

@@ -141,26 +141,31 @@ impl Limits {
 impl Permit {
     /// Gives the room back before the answer goes out: who has it finds the writer idle.
     pub(crate) fn give_back(&mut self) {
-        if !std::mem::take(&mut self.holds_room) {
-            return;
-        }
-        let mut state = self.limits.lock();
-        state.requests -= 1;
-        state.bytes -= self.bytes;
-        let next = self.limits.first_with_room(&state);
+        let limits = Arc::clone(&self.limits);
+        let mut state = limits.lock();
+        let next = self.give_back_locked(&mut state);
         drop(state);
         if let Some(waker) = next {
             waker.wake();
         }
     }
+
+    fn give_back_locked(&mut self, state: &mut State) -> Option<Waker> {
+        if !std::mem::take(&mut self.holds_room) {
+            return None;
+        }
+        state.requests -= 1;
+        state.bytes -= self.bytes;
+        self.limits.first_with_room(state)
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.give_back();
-        let mut state = self.limits.lock();
+        let limits = Arc::clone(&self.limits);
+        let mut state = limits.lock();
+        let mut wakers: Vec<Waker> = self.give_back_locked(&mut state).into_iter().collect();
         state.unanswered -= 1;
-        let mut wakers = Vec::new();
         if state.unanswered == 0 {
             wakers.append(&mut state.drained);
         }

@@ -28,7 +28,7 @@ impl Task {
     /// Takes a job, on the caller's thread.
     pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Task {
         // io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
-        let by_calls = job.shape().attributes;
+        let by_calls = job.shape().attributes || !job.open_mode_is_exact();
         Task { job, payload, by_calls, permit, reply }
     }
 

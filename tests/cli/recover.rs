@@ -108,7 +108,8 @@ fn recursion_stays_on_its_filesystem() {
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(dir.path()).arg(dead_name());
     let output = command.arg(env!("CARGO_BIN_EXE_ringseal")).output().unwrap();
     if output.status.code() == Some(77) || stderr(&output).starts_with("unshare: ") {
-        eprintln!("nothing can be mounted here: not tested");
+        assert_ne!(std::env::var("RINGSEAL_NO_SKIP").as_deref(), Ok("1"), "nothing can be mounted");
+        eprintln!("skipped: nothing can be mounted here");
         return;
     }
     assert_status(&output, 0);
