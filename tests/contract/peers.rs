@@ -1,4 +1,4 @@
-//! Cases of peers that had no counterpart.
+//! Cases that peers test and that fit nowhere else; `docs/testing.md` tells whose they are.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -28,7 +28,7 @@ fn names_to_come(dir: &std::path::Path, count: u64) -> Vec<String> {
     (1..=count).map(|next| format!("{stem}-{:016x}", counter.wrapping_add(next))).collect()
 }
 
-/// targets: somebody plants files and links under the names that come next. They are neither
+/// Somebody plants files and links under the names that come next. They are neither
 /// written nor removed, and the save takes another name; after 16 it gives up.
 #[test]
 fn a_temporary_name_that_is_taken_is_left_alone() {
@@ -76,7 +76,7 @@ fn dropped_it_makes_no_target() {
     assert!(tree::names(dir.path()).is_empty());
 }
 
-/// targets: to be merged into `a_link_is_replaced_not_written_through`
+/// To be merged into `a_link_is_replaced_not_written_through`
 #[test]
 fn links_of_every_kind_are_replaced() {
     for door in Door::all() {
@@ -144,7 +144,7 @@ fn any_bytes_make_a_name() {
     }
 }
 
-/// access: to be merged into `the_mode_of_the_target_is_kept_if_asked`
+/// To be merged into `the_mode_of_the_target_is_kept_if_asked`
 #[test]
 fn the_mode_behind_a_link_is_not_kept() {
     let dir = tempdir().unwrap();
@@ -160,7 +160,7 @@ fn the_mode_behind_a_link_is_not_kept() {
     }
 }
 
-/// streaming: the directory was opened at the start; where the process is by then is all one.
+/// The directory was opened at the start; where the process is by then is all one.
 #[test]
 fn a_change_of_directory_does_not_move_it() {
     in_child("peers::a_change_of_directory_does_not_move_it", || {
@@ -196,7 +196,7 @@ fn the_working_directory_is_gone() {
     });
 }
 
-/// streaming: a cleaner of old files took the temporary one.
+/// A cleaner of old files took the temporary one.
 #[test]
 fn a_temp_that_a_cleaner_removed() {
     let dir = tempdir().unwrap();
@@ -211,7 +211,7 @@ fn a_temp_that_a_cleaner_removed() {
     assert_reads(&target, "old");
 }
 
-/// failures: with a umask that takes bits away, plain calls need fchmod; the ring does not.
+/// With a umask that takes bits away, plain calls need fchmod; the ring does not.
 #[test]
 fn the_mode_cannot_be_set() {
     in_child("peers::the_mode_cannot_be_set", || {
@@ -244,7 +244,7 @@ fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// failures: whatever a save comes to, its descriptors are closed by the answer, or soon after.
+/// Whatever a save comes to, its descriptors are closed by the answer, or soon after.
 #[test]
 fn no_descriptor_is_left_open() {
     in_child("peers::no_descriptor_is_left_open", || {
@@ -269,7 +269,7 @@ fn no_descriptor_is_left_open() {
     });
 }
 
-/// access: the directory's permissions count, not the file's.
+/// The directory's permissions count, not the file's.
 #[test]
 fn a_read_only_file_is_replaced() {
     need!(require_root());
@@ -290,7 +290,7 @@ fn a_read_only_file_is_replaced() {
     });
 }
 
-/// failures: of two who share one batch, each gets its own filesystem's answer.
+/// Of two who share one batch, each gets its own filesystem's answer.
 #[test]
 fn a_batch_over_several_filesystems() {
     let disks = [need!(Disk::ext4()), need!(Disk::xfs()), need!(Disk::tmpfs(1 << 20, None))];
@@ -312,7 +312,7 @@ fn a_batch_over_several_filesystems() {
     disks.iter().for_each(|disk| assert_no_temps(disk.path()));
 }
 
-/// failures: in a user namespace that has no number for the owner.
+/// In a user namespace that has no number for the owner.
 #[test]
 fn the_owner_has_no_id_here() {
     const NAME: &str = "peers::the_owner_has_no_id_here";
@@ -354,7 +354,7 @@ fn the_owner_has_no_id_here() {
     assert_no_temps(dir.path());
 }
 
-/// failures: EDQUOT. A btrfs quota holds for root too.
+/// EDQUOT. A btrfs quota holds for root too.
 #[test]
 fn a_quota_is_used_up() {
     let disk = need!(Disk::btrfs());
@@ -377,7 +377,7 @@ fn a_quota_is_used_up() {
     }
 }
 
-/// access: FAILS NOW. Without /proc the list is not found; it must not be lost in silence, for the
+/// FAILS NOW. Without /proc the list is not found; it must not be lost in silence, for the
 /// mode's group bits are only its mask.
 #[test]
 fn an_access_list_that_cannot_be_read_is_not_lost() {
@@ -409,7 +409,7 @@ fn an_access_list_that_cannot_be_read_is_not_lost() {
     });
 }
 
-/// choice: FAILS NOW. The pool's threads must not be those of whoever came first.
+/// FAILS NOW. The pool's threads must not be those of whoever came first.
 #[test]
 fn one_callers_credentials_do_not_serve_another() {
     need!(require_root());
