@@ -66,7 +66,7 @@ fn a_temporary_name_that_is_taken_is_left_alone() {
     });
 }
 
-/// streaming
+/// Dropped before the commit, it has made no target where there was none.
 #[test]
 fn dropped_it_makes_no_target() {
     let dir = tempdir().unwrap();
@@ -76,7 +76,7 @@ fn dropped_it_makes_no_target() {
     assert!(tree::names(dir.path()).is_empty());
 }
 
-/// To be merged into `a_link_is_replaced_not_written_through`
+/// Links to a directory, chains and cycles: each is replaced like any other.
 #[test]
 fn links_of_every_kind_are_replaced() {
     for door in Door::all() {
@@ -100,7 +100,7 @@ fn links_of_every_kind_are_replaced() {
     }
 }
 
-/// access
+/// The umask is the process's, and it changes while saves run.
 #[test]
 fn the_mode_is_exact_while_the_umask_changes() {
     in_child("peers::the_mode_is_exact_while_the_umask_changes", || {
@@ -129,7 +129,7 @@ fn the_mode_is_exact_while_the_umask_changes() {
     });
 }
 
-/// targets
+/// A name is bytes, not text.
 #[test]
 fn any_bytes_make_a_name() {
     let dir = tempdir().unwrap();
@@ -144,7 +144,7 @@ fn any_bytes_make_a_name() {
     }
 }
 
-/// To be merged into `the_mode_of_the_target_is_kept_if_asked`
+/// What a link leads to has a mode that is not the target's.
 #[test]
 fn the_mode_behind_a_link_is_not_kept() {
     let dir = tempdir().unwrap();
@@ -179,7 +179,7 @@ fn a_change_of_directory_does_not_move_it() {
     });
 }
 
-/// failures
+/// The working directory was removed: relative names fail, absolute ones do not.
 #[test]
 fn the_working_directory_is_gone() {
     in_child("peers::the_working_directory_is_gone", || {
@@ -377,7 +377,7 @@ fn a_quota_is_used_up() {
     }
 }
 
-/// FAILS NOW. Without /proc the list is not found; it must not be lost in silence, for the
+/// Without /proc the list is not found; it must not be lost in silence, for the
 /// mode's group bits are only its mask.
 #[test]
 fn an_access_list_that_cannot_be_read_is_not_lost() {
@@ -409,7 +409,7 @@ fn an_access_list_that_cannot_be_read_is_not_lost() {
     });
 }
 
-/// FAILS NOW. The pool's threads must not be those of whoever came first.
+/// The pool's threads must not be those of whoever came first.
 #[test]
 fn one_callers_credentials_do_not_serve_another() {
     need!(require_root());
