@@ -179,7 +179,7 @@ fn a_change_of_directory_does_not_move_it() {
     });
 }
 
-/// The working directory was removed: relative names fail, absolute ones do not.
+/// The working directory was removed: a relative name fails, and says so.
 #[test]
 fn the_working_directory_is_gone() {
     in_child("peers::the_working_directory_is_gone", || {
