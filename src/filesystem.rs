@@ -1,8 +1,11 @@
 //! What a filesystem is, and what a sync means on it.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
+
+use crate::inode::Look;
 
 /// `f_type` values of statfs(2) that matter here, with the names that users know.
 const NAMES: [(u64, &str); 17] = [
@@ -46,17 +49,26 @@ pub(crate) struct Nature {
     pub write_syncs: bool,
 }
 
-/// What a filesystem is, that stands on a block device or not.
+/// What the filesystem of a directory is, from a look at the directory or at a name in it.
 ///
 /// One on a block device is not asked further, for statfs is no mere question everywhere: on XFS it
 /// starts the freeing of every unlinked inode, which then competes with the next sync (45 us a save,
 /// measured).
-pub(crate) fn nature(dir: BorrowedFd<'_>, on_block_device: bool) -> Result<Nature, Errno> {
-    if on_block_device {
+pub(crate) fn nature(dir: BorrowedFd<'_>, look: &Look) -> Result<Nature, Errno> {
+    /// The last mount that was found to be in memory; its number is never given again.
+    static IN_MEMORY: AtomicU64 = AtomicU64::new(0);
+    if look.on_block_device {
         return Ok(Nature { is_volatile: false, write_syncs: true });
     }
+    if look.mount.is_some_and(|mount| mount == IN_MEMORY.load(Ordering::Relaxed)) {
+        return Ok(Nature { is_volatile: true, write_syncs: false });
+    }
     let magic = magic(dir)?;
-    Ok(Nature { is_volatile: matches!(magic, TMPFS | RAMFS), write_syncs: magic == BTRFS })
+    let is_volatile = matches!(magic, TMPFS | RAMFS);
+    if let (true, Some(mount)) = (is_volatile, look.mount) {
+        IN_MEMORY.store(mount, Ordering::Relaxed);
+    }
+    Ok(Nature { is_volatile, write_syncs: magic == BTRFS })
 }
 
 /// The filesystem's name, as mount(8) knows it; `unknown` for one that is not in the list.

@@ -209,8 +209,8 @@ impl Settled {
 fn nature_of(place: &Place, standing: Option<&Look>) -> Result<Nature, Errno> {
     let dir = place.dir.as_fd();
     match standing {
-        Some(look) => filesystem::nature(dir, look.on_block_device),
-        None => filesystem::nature(dir, inode::of(dir)?.on_block_device),
+        Some(look) => filesystem::nature(dir, look),
+        None => filesystem::nature(dir, &inode::of(dir)?),
     }
 }
 
