@@ -28,8 +28,8 @@ const NAMES: [(u64, &str); 17] = [
     (0x7371_7368, "squashfs"),
 ];
 const TMPFS: u64 = 0x0102_1994;
-const BTRFS: u64 = 0x9123_683e;
 const RAMFS: u64 = 0x8584_58f6;
+const BTRFS: u64 = 0x9123_683e;
 
 /// Filesystems that one kernel at a time can have mounted for writing.
 const LOCAL: [&str; 8] = ["tmpfs", "ramfs", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs"];
