@@ -53,7 +53,8 @@ impl AtomicFile {
     pub(crate) fn new(job: Job) -> Result<AtomicFile> {
         let target = job.place.shown.clone();
         let mut calls = Calls::new(job);
-        if !calls.run_before(Step::Write) {
+        calls.run_while(&[], |step| step != Step::Write);
+        if calls.next().is_none() {
             calls.finish(Carrier::Caller, 0)?;
             return Err(Error::new(target, Step::Open, Outcome::Unchanged, Cause::EngineLost));
         }

@@ -71,6 +71,13 @@ pub(crate) fn nature(dir: BorrowedFd<'_>, look: &Look) -> Result<Nature, Errno> 
     Ok(Nature { is_volatile, write_syncs: magic == BTRFS })
 }
 
+/// Does `syncfs` sync everything that is dirty there, and tell of what failed? Not so everywhere: of
+/// a failed write below an overlay its upper filesystem is told, and unprivileged FUSE ignores the
+/// call. So only where it was tested.
+pub(crate) fn syncfs_syncs(dir: BorrowedFd<'_>) -> bool {
+    name(dir).is_ok_and(|name| matches!(name, "ext4" | "xfs" | "btrfs"))
+}
+
 /// The filesystem's name, as mount(8) knows it; `unknown` for one that is not in the list.
 pub(crate) fn name(dir: BorrowedFd<'_>) -> Result<&'static str, Errno> {
     let magic = magic(dir)?;

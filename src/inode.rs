@@ -16,6 +16,9 @@ pub(crate) struct Look {
     pub kind: FileType,
     /// Permission bits.
     pub mode: Mode,
+    /// The number of its filesystem, and its own number there.
+    pub device: u64,
+    pub inode: u64,
     pub uid: u32,
     pub gid: u32,
     /// Does its filesystem stand on a block device? Those in memory, and network ones, do not;
@@ -41,11 +44,13 @@ pub(crate) fn of(file: impl AsFd) -> Result<Look, Errno> {
 
 fn look(dir: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Look, Errno> {
     let owner = StatxFlags::UID | StatxFlags::GID;
-    let wanted = StatxFlags::TYPE | StatxFlags::MODE | owner | MOUNT_UNIQUE;
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | owner | MOUNT_UNIQUE;
     match rustix::fs::statx(&dir, name, flags, wanted) {
         Ok(stat) => Ok(Look {
             kind: FileType::from_raw_mode(stat.stx_mode.into()),
             mode: permissions(stat.stx_mode.into()),
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
             on_block_device: stat.stx_dev_major != 0,
@@ -57,6 +62,8 @@ fn look(dir: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Look, Errno> {
             Ok(Look {
                 kind: FileType::from_raw_mode(stat.st_mode),
                 mode: permissions(stat.st_mode),
+                device: stat.st_dev,
+                inode: stat.st_ino,
                 uid: stat.st_uid,
                 gid: stat.st_gid,
                 on_block_device: rustix::fs::major(stat.st_dev) != 0,

@@ -40,6 +40,8 @@ pub(crate) struct Settled {
     /// The name under which the old version is to stand.
     pub previous: Option<CString>,
     pub promise: Promise,
+    /// The number of the filesystem.
+    pub device: u64,
     /// A write with `RWF_DSYNC` is known to sync on this filesystem.
     pub write_syncs: bool,
 }
@@ -158,7 +160,7 @@ impl Settled {
         }
         let (mode, attributes) = (Mode::from_raw_mode(mode), Attributes::default());
         let (promise, write_syncs) = (Promise::Durable, false);
-        let mut settled = Settled { mode, attributes, previous, promise, write_syncs };
+        let mut settled = Settled { mode, attributes, previous, promise, device: 0, write_syncs };
         let check = |errno: Errno| (Step::Check, errno.into());
         let standing = match inode::at(&place.dir, &place.name) {
             Ok(look) => Some(look),
@@ -175,8 +177,9 @@ impl Settled {
         // Where only the owner may do anything, the list's mask is empty: nobody gets in by it.
         let shared = settled.mode.intersects(Mode::RWXG | Mode::RWXO);
         settled.attributes.inherits_list = shared && inherits_list(place);
-        let nature = nature_of(place, standing.as_ref())
+        let (device, nature) = filesystem_of(place, standing.as_ref())
             .map_err(|errno| (Step::OpenDirectory, errno.into()))?;
+        settled.device = device;
         settled.write_syncs = nature.write_syncs;
         settled.promise = match (options.level, place.unsyncable) {
             _ if nature.is_volatile => Promise::Volatile,
@@ -205,13 +208,11 @@ impl Settled {
     }
 }
 
-/// What the filesystem is. What stands at the target may have told already.
-fn nature_of(place: &Place, standing: Option<&Look>) -> Result<Nature, Errno> {
+/// Which filesystem, and what it is. What stands at the target may have told already.
+fn filesystem_of(place: &Place, standing: Option<&Look>) -> Result<(u64, Nature), Errno> {
     let dir = place.dir.as_fd();
-    match standing {
-        Some(look) => filesystem::nature(dir, look),
-        None => filesystem::nature(dir, &inode::of(dir)?),
-    }
+    let look = standing.map_or_else(|| inode::of(dir), |look| Ok(*look))?;
+    Ok((look.device, filesystem::nature(dir, &look)?))
 }
 
 /// Does the directory lay an access list over new files (acl(5))? If it cannot be told, it may.

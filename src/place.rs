@@ -6,6 +6,7 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -19,7 +20,7 @@ use crate::temp;
 /// An open directory and one name in it.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub dir: OwnedFd,
+    pub dir: Arc<OwnedFd>,
     pub name: CString,
     /// The target as errors name it.
     pub shown: PathBuf,
@@ -44,7 +45,9 @@ impl Place {
 
     fn of(shown: PathBuf, opened: Result<(Directory, CString), Refused>) -> Result<Place> {
         match opened {
-            Ok((Directory { dir, unsyncable }, name)) => Ok(Place { dir, name, shown, unsyncable }),
+            Ok((Directory { dir, unsyncable }, name)) => {
+                Ok(Place { dir: Arc::new(dir), name, shown, unsyncable })
+            }
             Err(Refused(step, cause)) => Err(Error::new(shown, step, Outcome::Unchanged, cause)),
         }
     }

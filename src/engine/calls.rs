@@ -2,6 +2,7 @@
 //! pool's threads do, and what finishes a save that the ring cannot.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -45,29 +46,24 @@ impl Calls {
 
     /// Runs every step that is left.
     pub(crate) fn run(&mut self, payload: &[u8]) {
-        while let Some(step) = self.progress.next() {
-            self.take(step, payload);
+        self.run_while(payload, |_| true);
+    }
+
+    /// Runs steps up to the first that is not to be run here.
+    pub(crate) fn run_while(&mut self, payload: &[u8], here: impl Fn(Step) -> bool) {
+        while let Some(step) = self.next().filter(|step| here(*step)) {
+            let answer = self.call(step, payload);
+            self.progress.record(step, answer);
         }
     }
 
-    /// Runs the steps before `until`; true if all went well.
-    pub(crate) fn run_before(&mut self, until: Step) -> bool {
-        while let Some(step) = self.progress.next() {
-            if step == until {
-                return true;
-            }
-            self.take(step, &[]);
-        }
-        false
+    /// The step to run, or `None` when the save has ended, well or not.
+    pub(crate) fn next(&self) -> Option<Step> {
+        self.progress.next()
     }
 
     /// Notes what a step answered that somebody else carried out.
     pub(crate) fn record(&mut self, step: Step, answer: Result<(), Errno>) {
-        self.progress.record(step, answer);
-    }
-
-    fn take(&mut self, step: Step, payload: &[u8]) {
-        let answer = self.call(step, payload);
         self.progress.record(step, answer);
     }
 
@@ -108,6 +104,23 @@ impl Calls {
     /// The temporary file, once it is open.
     pub(crate) fn file(&self) -> Option<&OwnedFd> {
         self.file.as_ref()
+    }
+
+    /// The directory that holds the target.
+    pub(crate) fn dir(&self) -> &Arc<OwnedFd> {
+        &self.job.place.dir
+    }
+
+    /// Gives up the file's descriptor. What is left to do does not need it.
+    pub(crate) fn close_file(&mut self) {
+        self.file = None;
+    }
+
+    /// Begins anew, with a new file: nothing of the old one is left.
+    pub(crate) fn restart(&mut self) {
+        self.clean();
+        self.job.temp = temp::unique();
+        self.progress = Progress::new(self.job.shape());
     }
 
     /// Cleans up and answers.

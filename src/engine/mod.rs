@@ -13,6 +13,7 @@
 //! kernel reads is freed only after the last completion of its chain.
 
 pub(crate) mod calls;
+mod group;
 mod pool;
 mod status;
 pub(crate) mod uring;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::task::Task;
+use group::Groups;
 use pool::{Pool, Work};
 pub use status::{Engine, EngineKind, EngineStatus, StartError, Why};
 
@@ -42,6 +44,8 @@ pub(crate) type SharedStatus = Arc<Mutex<EngineStatus>>;
 pub(crate) struct Running {
     ring: Option<Arc<uring::Queue>>,
     pool: Arc<Pool>,
+    /// Saves that come together share their syncs.
+    groups: Arc<Groups>,
     /// A save that is alone goes to the pool although there is a ring.
     alone_to_pool: bool,
     status: SharedStatus,
@@ -50,6 +54,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(config: Config) -> Result<Running, StartError> {
         let pool = Arc::new(Pool::new(config.threads));
+        let groups = Groups::new(&pool);
         let status = |kind, why| Arc::new(Mutex::new(EngineStatus { kind, why }));
         let why = match config.engine {
             Engine::Threads => Why::Asked,
@@ -61,7 +66,7 @@ impl Running {
                         let alone_to_pool =
                             config.engine == Engine::Auto && pool.start_resident().is_ok();
                         let ring = Some(queue);
-                        return Ok(Running { ring, pool, alone_to_pool, status: works });
+                        return Ok(Running { ring, pool, groups, alone_to_pool, status: works });
                     }
                     Err(why) if config.engine == Engine::Uring => {
                         return Err(StartError::RingUnavailable(why));
@@ -73,20 +78,23 @@ impl Running {
         // At least one thread, now: later there may be no more to be had.
         pool.start_resident().map_err(StartError::NoThread)?;
         let status = status(EngineKind::Threads, why);
-        Ok(Running { ring: None, pool, alone_to_pool: false, status })
+        Ok(Running { ring: None, pool, groups, alone_to_pool: true, status })
     }
 
     /// Hands saves to the engine, all at once, so that they can share a submission. `alone`: there
     /// is one, and nothing else is in flight.
     pub(crate) fn submit(&self, tasks: Vec<Task>, alone: bool) {
         let tasks = match &self.ring {
-            Some(ring) if !(alone && self.alone_to_pool) => match ring.push(tasks) {
+            Some(ring) if !self.alone_to_pool => match ring.push(tasks) {
                 Ok(()) => return,
                 // The ring was given up: its thread serves the pool now.
                 Err(tasks) => tasks,
             },
             _ => tasks,
         };
+        if !alone {
+            return self.groups.submit(tasks);
+        }
         for task in tasks {
             if let Some(work) = self.pool.enqueue(Work::Whole(task)) {
                 // The ring's thread panicked, and no other could be made. Never leave a save undone.

@@ -12,10 +12,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::calls::Calls;
+use super::group::{Groups, Share};
 use crate::plan::Progress;
 use crate::receipt::Carrier;
 use crate::sys::thread;
-use crate::task::Task;
+use crate::task::{Ended, Task};
 
 /// As long as an idle worker of the kernel's own pool waits.
 const IDLE: Duration = Duration::from_secs(5);
@@ -27,6 +28,10 @@ pub(crate) enum Work {
     Whole(Task),
     /// A save whose target is replaced, from the step that the progress names.
     Rest(Task, Progress),
+    /// Cycles of the filesystem with this number.
+    Cycles(Arc<Groups>, u64),
+    /// What another thread shares out.
+    Help(Arc<dyn Share>),
 }
 
 impl Work {
@@ -36,6 +41,8 @@ impl Work {
             Work::Whole(task) => (task, None, Carrier::Pool),
             // The ring has replaced the target; here it is only finished.
             Work::Rest(task, progress) => (task, Some(progress), Carrier::Ring),
+            Work::Cycles(groups, device) => return groups.serve(device),
+            Work::Help(share) => return share.take_part(),
         };
         let Task { job, payload, permit, reply, .. } = task;
         let mut calls = match progress {
@@ -44,7 +51,7 @@ impl Work {
         };
         calls.run(&payload);
         let answer = calls.finish(carrier, payload.len());
-        Task::answer(payload, permit, reply, answer);
+        Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
     }
 }
 
@@ -68,6 +75,10 @@ struct State {
 impl Pool {
     pub(crate) fn new(threads_max: usize) -> Pool {
         Pool { state: Mutex::default(), wake: Condvar::new(), threads_max: threads_max.max(1) }
+    }
+
+    pub(crate) fn threads_max(&self) -> usize {
+        self.threads_max
     }
 
     /// Takes work from a thread of the library's; gives it back if there is nobody to do it and

@@ -10,6 +10,7 @@
 //! A step runs only if every step before it succeeded. The one engine that may run ahead, the
 //! ring, asks [`chain`] which steps it may link; the rule for that lives there, beside its proof.
 
+pub(crate) mod barrier;
 pub(crate) mod chain;
 mod step;
 

@@ -47,7 +47,7 @@ pub(crate) enum NoRoom {
 }
 
 /// Room for one save. Dropping it tells that the save was answered, and gives the room back if
-/// [`give_back`](Permit::give_back) has not.
+/// [`give_back_all`](Permit::give_back_all) has not.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limits: Arc<Limits>,
@@ -139,24 +139,25 @@ impl Limits {
 }
 
 impl Permit {
-    /// Gives the room back before the answer goes out: who has it finds the writer idle.
-    pub(crate) fn give_back(&mut self) {
-        let limits = Arc::clone(&self.limits);
+    /// Gives the room back, all of it at once, before the answers go out: who has one finds the
+    /// writer idle. The permits are of the same limits.
+    pub(crate) fn give_back_all(permits: &mut [Permit]) {
+        let Some(first) = permits.first() else { return };
+        let limits = Arc::clone(&first.limits);
         let mut state = limits.lock();
-        let next = self.give_back_locked(&mut state);
+        permits.iter_mut().for_each(|permit| permit.give_back(&mut state));
+        let next = limits.first_with_room(&state);
         drop(state);
         if let Some(waker) = next {
             waker.wake();
         }
     }
 
-    fn give_back_locked(&mut self, state: &mut State) -> Option<Waker> {
-        if !std::mem::take(&mut self.holds_room) {
-            return None;
+    fn give_back(&mut self, state: &mut State) {
+        if std::mem::take(&mut self.holds_room) {
+            state.requests -= 1;
+            state.bytes -= self.bytes;
         }
-        state.requests -= 1;
-        state.bytes -= self.bytes;
-        self.limits.first_with_room(state)
     }
 }
 
@@ -164,7 +165,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let limits = Arc::clone(&self.limits);
         let mut state = limits.lock();
-        let mut wakers: Vec<Waker> = self.give_back_locked(&mut state).into_iter().collect();
+        self.give_back(&mut state);
+        let mut wakers: Vec<Waker> = limits.first_with_room(&state).into_iter().collect();
         state.unanswered -= 1;
         if state.unanswered == 0 {
             wakers.append(&mut state.drained);

@@ -31,24 +31,41 @@ impl Task {
         let by_calls = job.shape().attributes || !job.open_mode_is_exact();
         Task { job, payload, by_calls, permit, reply }
     }
+}
 
-    /// Frees the payload, gives the room back, and answers.
+/// A save that has come to its end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub payload: Bytes,
+    pub permit: Permit,
+    pub reply: Reply,
+    pub answer: Result<Receipt>,
+}
+
+impl Ended {
+    /// Frees the payloads, gives all the room back at once, so that whoever waits for it finds it
+    /// whole, and then answers.
     ///
     /// All of it runs code of the caller's, a waker or a payload's owner. A panic in it must not
     /// take the engine's thread away from everybody else.
-    pub(crate) fn answer(payload: Bytes, permit: Permit, reply: Reply, answer: Result<Receipt>) {
-        let contained = |body: &mut dyn FnMut()| {
-            let _ = catch_unwind(AssertUnwindSafe(body));
-        };
-        let (mut payload, mut permit) = (Some(payload), Some(permit));
-        let mut reply = Some((reply, answer));
-        contained(&mut || drop(payload.take()));
-        contained(&mut || permit.iter_mut().for_each(Permit::give_back));
-        contained(&mut || {
-            if let Some((reply, answer)) = reply.take() {
-                reply.send(answer);
-            }
-        });
-        contained(&mut || drop(permit.take()));
+    pub(crate) fn answer_all(ended: Vec<Ended>) {
+        let mut permits = Vec::with_capacity(ended.len());
+        let mut replies = Vec::with_capacity(ended.len());
+        for Ended { payload, permit, reply, answer } in ended {
+            contained(|| drop(payload));
+            permits.push(permit);
+            replies.push((reply, answer));
+        }
+        contained(|| Permit::give_back_all(&mut permits));
+        for (reply, answer) in replies {
+            contained(|| reply.send(answer));
+        }
+        for permit in permits {
+            contained(|| drop(permit));
+        }
     }
+}
+
+fn contained(body: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(body));
 }

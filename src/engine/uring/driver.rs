@@ -17,7 +17,7 @@ use crate::error::{Cause, Error};
 use crate::plan::chain::{ChainEnd, Op, WRITE_MAX, next_chain, record_chain};
 use crate::plan::{Progress, Step};
 use crate::receipt::Carrier;
-use crate::task::Task;
+use crate::task::{Ended, Task};
 
 /// Saves in a row that find no worker before the ring is given up.
 const NOT_STARTED_MAX: usize = 3;
@@ -362,7 +362,7 @@ impl Driver {
             Then::Answer => {
                 let Task { job, payload, permit, reply, .. } = task;
                 let answer = job.answer(&progress, Carrier::Ring, payload.len());
-                Task::answer(payload, permit, reply, answer);
+                Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
             }
             Then::Restart => self.hand_over(Work::Whole(task)),
             Then::Resume => self.hand_over(Work::Rest(task, progress)),
@@ -386,7 +386,8 @@ impl Driver {
             let target = job.place.shown.clone();
             mem::forget((job, payload));
             let lost = Error::new(target, step, progress.outcome(), Cause::EngineLost);
-            Task::answer(Bytes::new(), permit, reply, Err(lost));
+            let (payload, answer) = (Bytes::new(), Err(lost));
+            Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
         }
         self.free = (0..self.slots.len() as u32).collect();
         mem::forget(self.ring.take());
