@@ -19,8 +19,21 @@ pub struct WriterBuilder {
 
 impl Default for WriterBuilder {
     fn default() -> WriterBuilder {
-        WriterBuilder { engine: Engine::Auto, requests: 256, bytes: 256 << 20, threads: 64 }
+        WriterBuilder {
+            engine: Engine::Auto,
+            requests: requests_default(),
+            bytes: 256 << 20,
+            threads: 64,
+        }
     }
+}
+
+/// As many as one cycle should have, and a quarter of the descriptors that this process may open.
+fn requests_default() -> usize {
+    const WANTED: usize = 1024;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    WANTED.min(descriptors / 4).max(1)
 }
 
 /// A save holds a slot of the ring, and every slot has room for eight entries.
@@ -33,8 +46,9 @@ impl WriterBuilder {
         self
     }
 
-    /// Saves in flight at most, 1 to 2048; 256 by default. Each holds one descriptor, the
-    /// directory's (two on the threads engine): mind `RLIMIT_NOFILE`.
+    /// Saves in flight at most, 1 to 2048. By default 1024, or a quarter of the soft
+    /// `RLIMIT_NOFILE` (so 256 where that is 1024), for each holds a descriptor, the directory's.
+    /// The more, the fewer flushes for many saves.
     pub fn max_in_flight(mut self, saves: usize) -> WriterBuilder {
         self.requests = saves.clamp(1, REQUESTS_MAX);
         self

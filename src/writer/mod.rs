@@ -19,9 +19,9 @@ use crate::plan::{Outcome, Step};
 use crate::receipt::Receipt;
 use crate::request::{Request, Target};
 use crate::sys::fork;
-use crate::task::Task;
 use crate::task::limits::{Limits, NoRoom, Permit};
 use crate::task::reply::{self, Answer};
+use crate::task::{Ended, Task};
 
 /// Saves files durably, many at a time.
 ///
@@ -253,12 +253,18 @@ impl Shared {
         ))
     }
 
-    /// Resolves the request and adds it to a batch.
+    /// Resolves the request and adds it to a batch, or carries it out here where nothing waits for a
+    /// disk.
     fn prepare(&self, request: Request, permit: Permit, batch: &mut Vec<Task>) -> Result<Answer> {
         let Request { target, bytes: payload, options } = request;
         let job = Job::prepare(target, &options)?;
         let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
-        batch.push(Task::new(job, payload, permit, reply));
+        if self.engine.leaves_to_caller(&job, payload.len()) {
+            let answer = calls::carry(job, &payload);
+            Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
+        } else {
+            batch.push(Task::new(job, payload, permit, reply));
+        }
         Ok(answer)
     }
 }

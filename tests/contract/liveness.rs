@@ -18,7 +18,7 @@ const TRIES: usize = 60;
 const NOBODY: u32 = 65534;
 
 /// Calls `then` as soon as something is renamed to `name` in `dir`.
-fn on_rename(dir: &Path, name: &'static str, then: impl FnOnce() + Send + 'static) -> Watch {
+pub fn on_rename(dir: &Path, name: &'static str, then: impl FnOnce() + Send + 'static) -> Watch {
     let events = inotify::init(CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&events, dir, WatchFlags::MOVED_TO).unwrap();
     let (ready, started) = mpsc::channel();
@@ -38,10 +38,10 @@ fn on_rename(dir: &Path, name: &'static str, then: impl FnOnce() + Send + 'stati
     Watch(thread)
 }
 
-struct Watch(std::thread::JoinHandle<()>);
+pub struct Watch(std::thread::JoinHandle<()>);
 
 impl Watch {
-    fn wait(self) {
+    pub fn wait(self) {
         self.0.join().unwrap();
     }
 }

@@ -4,6 +4,7 @@
 mod access;
 mod choice;
 mod concurrency;
+mod cycles;
 mod doors;
 mod executors;
 mod failures;

@@ -1,11 +1,9 @@
 //! How often the kernel is entered: a batch is one submission, however many saves and steps it has.
 
-use std::process::Command;
-
 use ringseal::{Carrier, Engine, Writer};
 use tempfile::tempdir;
 
-use crate::support::{child, skip};
+use crate::support::{child, skip, strace};
 
 const NAME: &str = "trace::a_batch_is_a_bounded_number_of_enters";
 
@@ -25,32 +23,12 @@ fn a_batch_is_a_bounded_number_of_enters() {
         skip!("there is no io_uring here");
     }
     for saves in [1, 10, 100, 250] {
-        let Some(enters) = enters_of(saves) else {
+        let envs = [("SAVES", saves.to_string())];
+        let Some(counts) = strace::count(NAME, &["io_uring_enter"], &envs) else {
             skip!("there is no strace(1), or it may not trace");
         };
+        let enters = counts["io_uring_enter"];
         // One for the chains; two more would do no harm, 250 x 6 steps would.
         assert!((1..=3).contains(&enters), "{saves} saves took {enters} io_uring_enter calls");
     }
-}
-
-fn enters_of(saves: usize) -> Option<usize> {
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let output = Command::new("strace")
-        .args(["-f", "-e", "trace=io_uring_enter", "-o"])
-        .arg(log.path())
-        .arg(std::env::current_exe().unwrap())
-        .args([NAME, "--exact", "--nocapture"])
-        .env("RINGSEAL_TEST_CHILD", NAME)
-        .env("SAVES", saves.to_string())
-        .output()
-        .ok()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("ptrace"), "the traced process failed: {said}");
-        return None;
-    }
-    let log = std::fs::read_to_string(log.path()).unwrap();
-    // A call that another thread interrupts in the log stands on two lines.
-    let begun = |line: &&str| line.contains("io_uring_enter(");
-    Some(log.lines().filter(begun).count())
 }

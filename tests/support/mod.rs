@@ -34,6 +34,7 @@ mod host;
 mod leftovers;
 mod make;
 pub mod seccomp;
+pub mod strace;
 pub mod tree;
 mod user;
 

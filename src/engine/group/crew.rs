@@ -1,9 +1,13 @@
 //! One thing done for every item, by the calling thread and by threads of the pool that are free.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::super::pool::{Pool, Work};
+
+/// Items that a thread takes at once, at most.
+const PORTION_MAX: usize = 64;
 
 /// Work that any number of threads can take part in.
 pub(crate) trait Share: Send + Sync + fmt::Debug {
@@ -15,13 +19,15 @@ pub(crate) trait Share: Send + Sync + fmt::Debug {
 struct Round<T, F> {
     state: Mutex<State<T>>,
     ended: Condvar,
+    width: usize,
     body: F,
 }
 
 struct State<T> {
-    todo: Vec<T>,
+    todo: VecDeque<T>,
     done: Vec<T>,
-    taken: usize,
+    /// Threads that have taken items and not yet given them back.
+    working: usize,
 }
 
 /// Does `body` for every item on up to `width` threads, this one among them, and gives the items
@@ -33,15 +39,15 @@ where
 {
     let helpers = width.min(items.len()).saturating_sub(1);
     let done = Vec::with_capacity(items.len());
-    let state = Mutex::new(State { todo: items, done, taken: 0 });
-    let round = Arc::new(Round { state, ended: Condvar::new(), body });
+    let state = Mutex::new(State { todo: items.into(), done, working: 0 });
+    let round = Arc::new(Round { state, ended: Condvar::new(), width, body });
     for _ in 0..helpers {
         // Without a thread to help, this one does it all.
         let _ = pool.enqueue(Work::Help(Arc::clone(&round) as Arc<dyn Share>));
     }
     round.take_part();
     let mut state = round.lock();
-    while state.taken > 0 {
+    while state.working > 0 {
         state = round.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
     std::mem::take(&mut state.done)
@@ -50,15 +56,17 @@ where
 impl<T: Send, F: Fn(&mut T) + Send + Sync> Share for Round<T, F> {
     fn take_part(&self) {
         let mut state = self.lock();
-        while let Some(mut item) = state.todo.pop() {
-            state.taken += 1;
+        while !state.todo.is_empty() {
+            let portion = self.portion(state.todo.len());
+            let mut items: Vec<T> = state.todo.drain(..portion).collect();
+            state.working += 1;
             drop(state);
-            (self.body)(&mut item);
+            items.iter_mut().for_each(&self.body);
             state = self.lock();
-            state.taken -= 1;
-            state.done.push(item);
+            state.working -= 1;
+            state.done.append(&mut items);
         }
-        let ended = state.taken == 0;
+        let ended = state.working == 0;
         drop(state);
         if ended {
             self.ended.notify_one();
@@ -67,6 +75,12 @@ impl<T: Send, F: Fn(&mut T) + Send + Sync> Share for Round<T, F> {
 }
 
 impl<T, F> Round<T, F> {
+    /// How many of what is left one thread takes: neighbours, for on btrfs two threads in turn at the
+    /// same leaves hinder each other; fewer and fewer, so that all end together.
+    fn portion(&self, left: usize) -> usize {
+        left.div_ceil(2 * self.width.max(1)).min(PORTION_MAX)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -32,13 +32,13 @@ pub(super) fn run(tasks: Vec<Task>, pool: &Pool) {
     let mut members: Vec<Member> = tasks.into_iter().map(Member::new).collect();
     let Some(first) = members.first() else { return };
     let mut barrier = syncs::choose(members.len(), first.calls.dir().as_fd());
-    loop {
+    while !members.is_empty() {
         let width = width(barrier, members.len(), pool);
         members = crew::each(pool, width, members, move |member| member.run_own(barrier));
-        members = answer_ended(members);
         let steps = members.iter().filter_map(|member| member.calls.next());
-        let Some(step) = steps.min() else { return };
-        barrier = share(step, barrier, &mut members, pool);
+        if let Some(step) = steps.min() {
+            barrier = share(step, barrier, &mut members, pool);
+        }
         members = answer_ended(members);
     }
 }

@@ -1,0 +1,262 @@
+//! Group commit: saves that come together share their syncs, and nothing else. Each has its own
+//! answer, its own options, its own failure.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ringseal::{
+    Carrier, Durability, Engine, Level, Options, Outcome, Receipt, Request, Step, Writer,
+};
+
+use crate::doors::{assert_reads, assert_unchanged, writer};
+use crate::liveness::on_rename;
+use crate::support::{Disk, Skipped, assert_no_temps, child, need, skip, strace};
+
+const SYNCS: [&str; 3] = ["syncfs", "fsync", "fdatasync"];
+
+/// A directory for each target, as a runtime has it.
+fn targets(below: &Path, count: usize) -> Vec<PathBuf> {
+    let target = |id: usize| {
+        let dir = below.join(id.to_string());
+        fs::create_dir_all(&dir).unwrap();
+        dir.join("state.json")
+    };
+    (0..count).map(target).collect()
+}
+
+fn old_versions(targets: &[PathBuf], below: &Path) {
+    targets.iter().for_each(|target| fs::write(target, "old").unwrap());
+    rustix::fs::syncfs(File::open(below).unwrap()).unwrap();
+}
+
+/// The child of the tests that count: saves below `DIR` as `HOW` says.
+fn saves_in_a_child() {
+    let below = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let count: usize = std::env::var("SAVES").unwrap().parse().unwrap();
+    let writer = Writer::builder().engine(Engine::Threads).max_in_flight(1024).build().unwrap();
+    let receipts: Vec<Receipt> = match std::env::var("HOW").unwrap().as_str() {
+        "all" => {
+            let requests: Vec<_> =
+                targets(&below, count).into_iter().map(|target| (target, "new")).collect();
+            writer.replace_all_blocking(requests).into_iter().map(Result::unwrap).collect()
+        }
+        "one directory" => {
+            let requests: Vec<_> =
+                (0..count).map(|id| (below.join(format!("{id}.json")), "new")).collect();
+            writer.replace_all_blocking(requests).into_iter().map(Result::unwrap).collect()
+        }
+        // Every caller saves for himself, twenty times.
+        "callers" => std::thread::scope(|scope| {
+            let caller = |target: PathBuf| {
+                let writer = &writer;
+                scope.spawn(move || {
+                    let save = || pollster::block_on(writer.replace(&target, "new")).unwrap();
+                    (0..20).map(|_| save()).collect::<Vec<_>>()
+                })
+            };
+            let callers: Vec<_> = targets(&below, count).into_iter().map(caller).collect();
+            callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+        }),
+        how => panic!("{how}"),
+    };
+    assert!(receipts.iter().all(|receipt| receipt.durability == Durability::Durable));
+    writer.close_blocking();
+}
+
+fn syncs(name: &str, how: &str, below: &Path, saves: usize) -> Option<BTreeMap<String, usize>> {
+    let dir = below.to_str().unwrap().to_owned();
+    let envs = [("HOW", how.to_owned()), ("DIR", dir), ("SAVES", saves.to_string())];
+    strace::count(name, &SYNCS, &envs)
+}
+
+#[test]
+fn many_files_cost_two_syncs() {
+    let name = "cycles::many_files_cost_two_syncs";
+    child::run_if_child(name, saves_in_a_child);
+    for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
+        let disk = need!(make());
+        for saves in [50, 500] {
+            let Some(counts) = syncs(name, "all", disk.path(), saves) else {
+                skip!("there is no strace(1), or it may not trace");
+            };
+            let context = format!("{saves} saves on {}: {counts:?}", disk.name());
+            // One before the renames, one behind them. A machine that is busy writing other files
+            // may have each file synced instead, which this test cannot tell from a mistake.
+            assert_eq!((counts["syncfs"], counts["fsync"]), (2, 0), "{context}");
+        }
+    }
+}
+
+/// An overlay is not trusted with syncfs: a sync for each file, but one for their directory.
+#[test]
+fn a_directory_is_synced_once_a_cycle() {
+    let name = "cycles::a_directory_is_synced_once_a_cycle";
+    child::run_if_child(name, saves_in_a_child);
+    let disk = need!(Disk::overlay(""));
+    let Some(counts) = syncs(name, "one directory", disk.path(), 30) else {
+        skip!("there is no strace(1), or it may not trace");
+    };
+    assert_eq!((counts["syncfs"], counts["fsync"]), (0, 30 + 1), "{counts:?}");
+}
+
+/// Nobody says that they belong together; they only come while others wait for the disk.
+#[test]
+fn a_stream_of_saves_forms_cycles() {
+    let name = "cycles::a_stream_of_saves_forms_cycles";
+    child::run_if_child(name, saves_in_a_child);
+    let disk = need!(Disk::ext4());
+    let (callers, saves) = (32, 32 * 20);
+    let Some(counts) = syncs(name, "callers", disk.path(), callers) else {
+        skip!("there is no strace(1), or it may not trace");
+    };
+    let all: usize = counts.values().sum();
+    assert!(all < saves, "{saves} saves by themselves are {} syncs: {counts:?}", 2 * saves);
+    assert!(counts["syncfs"] >= 2, "{counts:?}");
+}
+
+#[test]
+fn each_has_its_own_answer() {
+    for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
+        let disk = need!(make());
+        let targets = targets(disk.path(), 40);
+        old_versions(&targets, disk.path());
+        fs::remove_file(&targets[3]).unwrap();
+        fs::create_dir(&targets[3]).unwrap();
+        let gone = targets[5].parent().unwrap().to_path_buf();
+        let requests = targets.clone().into_iter().enumerate().map(move |(id, target)| {
+            if id == 30 {
+                // Its directory is open by now; the file in it can no longer be made.
+                fs::remove_dir_all(&gone).unwrap();
+            }
+            let options = match id {
+                7 => Options::new().create_new(),
+                8 => Options::new().keep_previous("previous"),
+                9 => Options::new().mode(0o640),
+                10 => Options::new().level(Level::Atomic),
+                11 => Options::new().keep_owner().keep_mode(),
+                _ => Options::new(),
+            };
+            let bytes = if id == 12 { Vec::new() } else { format!("new {id}").into_bytes() };
+            Request::new(target, bytes).with(options)
+        });
+        let answers = writer(Engine::Threads).replace_all_blocking(requests);
+        for (id, (answer, target)) in answers.into_iter().zip(&targets).enumerate() {
+            match id {
+                3 => drop(assert_unchanged(answer, Step::Check, libc::EISDIR)),
+                5 => drop(assert_unchanged(answer, Step::Open, libc::ENOENT)),
+                7 => drop(assert_unchanged(answer, Step::Check, libc::EEXIST)),
+                _ => {
+                    let receipt = answer.unwrap_or_else(|error| panic!("{id}: {error}"));
+                    assert_eq!(receipt.carrier, Carrier::Pool);
+                    let expected = if id == 10 { Durability::Atomic } else { Durability::Durable };
+                    assert_eq!(receipt.durability, expected, "{id}");
+                    let bytes = if id == 12 { String::new() } else { format!("new {id}") };
+                    assert_reads(target, bytes);
+                    assert_no_temps(target.parent().unwrap());
+                }
+            }
+        }
+        assert_reads(&targets[8].with_file_name("previous"), "old");
+    }
+}
+
+/// The device has room for a part of the files only. The barrier of all fails, which does not say
+/// whose write it was: each is written anew, and its own sync tells.
+#[test]
+fn a_barrier_that_fails_finds_the_files() {
+    let disk = need!(Disk::ext4_over_full_tmpfs(1 << 20));
+    let targets = targets(disk.path(), 12);
+    old_versions(&targets, disk.path());
+    let large = vec![b'n'; 600 << 10];
+    let requests: Vec<_> = targets.iter().map(|target| (target.clone(), large.clone())).collect();
+    let answers = writer(Engine::Threads).replace_all_blocking(requests);
+    for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        assert!(matches!(error.step(), Step::Sync | Step::Write), "{error}");
+        assert!(matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EIO)), "{error}");
+        assert_eq!(error.outcome(), Outcome::Unchanged, "{error}");
+    }
+    assert!(answers.iter().any(Result::is_err), "more than the device can take");
+    disk.remount();
+    for (answer, target) in answers.iter().zip(&targets) {
+        let expected: &[u8] = if answer.is_ok() { &large } else { b"old" };
+        assert_reads(target, expected);
+        assert_no_temps(target.parent().unwrap());
+    }
+}
+
+/// Filesystems that die in the middle of a cycle: whoever was told Ok is there afterwards.
+#[test]
+fn a_filesystem_that_dies_in_a_cycle() {
+    fn dies(make: fn() -> Result<Disk, Skipped>) -> Result<(), Skipped> {
+        let mut failures = 0;
+        for at in [0, 20, 39, 0, 20, 39] {
+            let disk = Arc::new(make()?);
+            let targets = targets(disk.path(), 40);
+            old_versions(&targets, disk.path());
+            let dying = Arc::clone(&disk);
+            let watch = on_rename(targets[at].parent().unwrap(), "state.json", move || {
+                let _ = dying.shutdown();
+            });
+            let requests: Vec<_> = targets.iter().map(|target| (target.clone(), "new")).collect();
+            let answers = writer(Engine::Threads).replace_all_blocking(requests);
+            watch.wait();
+            disk.remount();
+            for (answer, target) in answers.iter().zip(&targets) {
+                let after = fs::read_to_string(target).unwrap();
+                let context = format!("{}: {answer:?}, {after:?}", disk.name());
+                match answer {
+                    Ok(_) => assert_eq!(after, "new", "{context}: acknowledged and lost"),
+                    Err(error) if error.outcome() == Outcome::Unchanged => {
+                        assert_eq!(after, "old", "{context}");
+                    }
+                    Err(_) => assert!(after == "old" || after == "new", "{context}"),
+                }
+            }
+            failures += answers.iter().filter(|answer| answer.is_err()).count();
+        }
+        assert!(failures > 0, "the filesystem died too late every time");
+        Ok(())
+    }
+    need!(dies(Disk::ext4));
+    need!(dies(Disk::xfs));
+}
+
+#[test]
+fn many_filesystems_in_one_call() {
+    let disks = [Disk::ext4(), Disk::xfs(), Disk::btrfs(), Disk::tmpfs(8 << 20, None)];
+    let mut made = Vec::new();
+    for disk in disks {
+        made.push(need!(disk));
+    }
+    for writer in [writer(Engine::Threads), writer(Engine::Auto)] {
+        let all: Vec<Vec<PathBuf>> = made.iter().map(|disk| targets(disk.path(), 25)).collect();
+        let mixed: Vec<_> =
+            (0..25).flat_map(|id| all.iter().map(move |of| of[id].clone())).collect();
+        let requests: Vec<_> = mixed.iter().map(|target| (target.clone(), "new")).collect();
+        for (answer, target) in writer.replace_all_blocking(requests).into_iter().zip(&mixed) {
+            let volatile = target.starts_with(made[3].path());
+            let expected = if volatile { Durability::Volatile } else { Durability::Durable };
+            assert_eq!(answer.unwrap().durability, expected);
+            assert_reads(target, "new");
+        }
+        writer.close_blocking();
+    }
+}
+
+/// In memory nothing waits for a disk: the caller saves for himself, in a future too.
+#[test]
+fn a_save_in_memory_is_made_by_its_caller() {
+    let disk = need!(Disk::tmpfs(8 << 20, None));
+    for engine in [Engine::Auto, Engine::Threads] {
+        let writer = writer(engine);
+        let target = disk.path().join("state.json");
+        let one = pollster::block_on(writer.replace(&target, "one")).unwrap();
+        assert_eq!(one.carrier, Carrier::Caller);
+        let large = vec![b'x'; 1 << 20];
+        let large = pollster::block_on(writer.replace(&target, large)).unwrap();
+        assert_eq!(large.carrier, Carrier::Pool);
+        writer.close_blocking();
+    }
+}
