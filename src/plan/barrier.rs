@@ -21,23 +21,26 @@ pub(crate) enum Barrier {
 pub(crate) struct Situation {
     /// Saves of the cycle.
     pub files: usize,
-    /// `syncfs` of this filesystem, on this kernel, syncs everything and reports what went wrong.
-    pub syncfs_tells: bool,
+    /// How many bytes of others a `syncfs` may write for each fsync that it spares; `None` where
+    /// `syncfs` does not sync everything, or does not tell what went wrong.
+    pub spares: Option<u64>,
     /// Bytes that wait to be written in the whole system; `None` if that cannot be told.
     pub dirty: Option<u64>,
 }
 
-/// Other programs' dirty bytes that a `syncfs` may have to write for each file that it spares an
-/// fsync.
-const DIRTY_PER_FILE: u64 = 64 << 10;
-
 impl Barrier {
-    /// `syncfs` where it is sound, from the second file on, unless it would write more of other
-    /// programs' bytes than it spares.
+    /// `syncfs` where it is sound, from the second file on, unless what others have written would
+    /// take longer than the fsyncs that it spares. Their dirty bytes are counted in the whole system,
+    /// for there is no count of a filesystem's: where they are another's, the fsyncs are slower than
+    /// a `syncfs` would have been.
     pub(crate) fn choose(situation: Situation) -> Barrier {
-        let Situation { files, syncfs_tells, dirty } = situation;
-        let bearable = dirty.is_some_and(|dirty| dirty <= DIRTY_PER_FILE * files as u64);
-        if syncfs_tells && files > 1 && bearable { Barrier::Filesystem } else { Barrier::File }
+        let Situation { files, spares, dirty } = situation;
+        match (spares, dirty) {
+            (Some(spares), Some(dirty)) if files > 1 && dirty <= spares * files as u64 => {
+                Barrier::Filesystem
+            }
+            _ => Barrier::File,
+        }
     }
 
     /// Is this step one for all saves of a cycle?
@@ -54,21 +57,21 @@ impl Barrier {
 mod tests {
     use super::*;
 
-    const QUIET: Situation = Situation { files: 2, syncfs_tells: true, dirty: Some(0) };
+    const QUIET: Situation = Situation { files: 2, spares: Some(1000), dirty: Some(2000) };
 
     #[test]
     fn a_syncfs_is_chosen_only_where_it_is_sound_and_pays() {
         assert_eq!(Barrier::choose(QUIET), Barrier::Filesystem);
         let refused = [
             Situation { files: 1, ..QUIET },
-            Situation { syncfs_tells: false, ..QUIET },
+            Situation { spares: None, ..QUIET },
             Situation { dirty: None, ..QUIET },
-            Situation { dirty: Some(2 * DIRTY_PER_FILE + 1), ..QUIET },
+            Situation { dirty: Some(2001), ..QUIET },
         ];
         for situation in refused {
             assert_eq!(Barrier::choose(situation), Barrier::File, "{situation:?}");
         }
-        let many = Situation { files: 3, dirty: Some(2 * DIRTY_PER_FILE + 1), ..QUIET };
+        let many = Situation { files: 3, dirty: Some(2001), ..QUIET };
         assert_eq!(Barrier::choose(many), Barrier::Filesystem);
     }
 

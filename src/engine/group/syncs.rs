@@ -14,9 +14,10 @@ use crate::{filesystem, inode, liveness};
 
 /// Which barrier a cycle of this many files takes; `dir` is any directory of theirs.
 pub(super) fn choose(files: usize, dir: BorrowedFd<'_>) -> Barrier {
-    let syncfs_tells = files > 1 && syncfs_reports_errors() && filesystem::syncfs_syncs(dir);
-    let dirty = if syncfs_tells { dirty_bytes() } else { None };
-    Barrier::choose(Situation { files, syncfs_tells, dirty })
+    let may_share = files > 1 && syncfs_reports_errors();
+    let spares = if may_share { filesystem::syncfs_spares(dir) } else { None };
+    let dirty = spares.and_then(|_| dirty_bytes());
+    Barrier::choose(Situation { files, spares, dirty })
 }
 
 /// Everything that is dirty on the filesystem, by a descriptor that was opened before it was
