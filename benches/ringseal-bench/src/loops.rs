@@ -1,7 +1,7 @@
 //! Filesystems on loop devices, made for a run and gone after it.
 //!
 //! Each image is deleted once it is mounted: its space goes with the mount, and the mount with the
-//! namespace, so that even a killed run leaves nothing but an empty directory.
+//! namespace, so that even a killed run leaves only a directory.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -69,7 +69,8 @@ impl Loops {
         let image_path = image.to_string_lossy();
         let name = kind.name();
         // A loop device that mount made is detached by unmounting.
-        self.mount(name, &format!("loop:{name}"), &["-t", name, "-o", "loop", &image_path])?;
+        let options = kind.mount_options();
+        self.mount(name, &format!("loop:{name}"), &["-t", name, "-o", options, &image_path])?;
         fs::remove_file(&image).context("delete the image")
     }
 
@@ -128,6 +129,14 @@ impl Kind {
             Kind::Ext4 => "ext4",
             Kind::Xfs => "xfs",
             Kind::Btrfs => "btrfs",
+        }
+    }
+
+    fn mount_options(self) -> &'static str {
+        match self {
+            // It would cut holes into the image in the background, while we measure.
+            Kind::Btrfs => "loop,nodiscard",
+            Kind::Ext4 | Kind::Xfs => "loop",
         }
     }
 

@@ -5,7 +5,6 @@ mod device;
 mod filesystem;
 mod flush;
 mod json;
-mod labels;
 mod loops;
 mod measure;
 mod options;
