@@ -124,3 +124,72 @@ impl<'a> Contender<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::{Command, Options};
+
+    fn cell(dir: &std::path::Path, layout: &str) -> Cell {
+        let args = ["ringseal-bench", "run", "--dir", "unused", "--layout", layout];
+        match Options::parse_from(args).command {
+            Command::Run { measuring, .. } => Cell::make(dir, 2, &measuring).expect("a cell"),
+            other => panic!("parsed as {other:?}"),
+        }
+    }
+
+    fn failure(cell: &Cell, save: fn(&Cell) -> Result<()>) -> Option<String> {
+        let entry = Entry::plain("tried", "calls", "a writer to try", save);
+        let mut contenders = [Contender::new(&entry, entry.make().expect("it needs nothing"))];
+        let limits = Limits { rounds: 2, time: Duration::MAX };
+        let bar = ProgressBar::hidden();
+        measure_all(&mut contenders, cell, None, limits, &Stop::default(), &bar);
+        let [contender] = contenders;
+        let measured = contender.figures(2).map_or(0, |row| row.rounds);
+        assert_eq!(measured, if contender.failure.is_some() { 0 } else { 2 });
+        contender.failure
+    }
+
+    fn replace_all(cell: &Cell) -> Result<()> {
+        for (path, bytes) in cell.pairs() {
+            let temp = path.with_extension("tmp");
+            fs::write(&temp, bytes)?;
+            fs::rename(&temp, path)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_writer_that_replaces_every_file_and_leaves_nothing_counts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for layout in ["one-dir", "dir-each"] {
+            let cell = cell(dir.path(), layout);
+            let nothing = failure(&cell, |_| Ok(())).expect("nothing was saved");
+            assert_eq!(nothing, "2 files were not replaced");
+            let litter = failure(&cell, |cell| {
+                fs::write(cell.targets[1].with_extension("tmp"), "")?;
+                replace_all(cell)?;
+                Ok(fs::write(cell.targets[0].with_extension("old"), "")?)
+            });
+            assert_eq!(litter.expect("litter"), "it left 1 files behind");
+            let short = failure(&cell, |cell| {
+                replace_all(cell)?;
+                Ok(fs::write(&cell.targets[0], "short")?)
+            });
+            assert!(short.expect("short").ends_with("has 5 bytes"));
+            // Also shows that what the others left is gone.
+            assert_eq!(failure(&cell, replace_all), None);
+        }
+    }
+
+    #[test]
+    fn an_error_is_the_row_s_failure() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let failed = failure(&cell(dir.path(), "dir-each"), |_| anyhow::bail!("no such luck"));
+        assert_eq!(failed.expect("it failed"), "no such luck");
+    }
+}

@@ -79,7 +79,7 @@ impl Entry {
     }
 
     /// One that needs no state.
-    fn plain(
+    pub(crate) fn plain(
         name: &'static str,
         engine: &'static str,
         about: &'static str,
