@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::job::{Job, Promise};
-use crate::task::Task;
+use crate::task::Tasks;
 use group::Groups;
 use pool::{Pool, Work};
 pub use status::{Engine, EngineKind, EngineStatus, StartError, Why};
@@ -96,7 +96,7 @@ impl Running {
 
     /// Hands saves to the engine, all at once, so that they can share a submission. `alone`: there
     /// is one, and nothing else is in flight.
-    pub(crate) fn submit(&self, tasks: Vec<Task>, alone: bool) {
+    pub(crate) fn submit(&self, tasks: Tasks, alone: bool) {
         let tasks = match &self.ring {
             Some(ring) if !self.alone_to_pool => match ring.push(tasks) {
                 Ok(()) => return,

@@ -25,9 +25,9 @@ const IDLE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Work {
     /// A save from its beginning.
-    Whole(Task),
+    Whole(Box<Task>),
     /// A save whose target is replaced, from the step that the progress names.
-    Rest(Task, Progress),
+    Rest(Box<Task>, Progress),
     /// Cycles of the filesystem with this number.
     Cycles(Arc<Groups>, u64),
     /// What another thread shares out.
@@ -44,7 +44,7 @@ impl Work {
             Work::Cycles(groups, device) => return groups.serve(device),
             Work::Help(share) => return share.take_part(),
         };
-        let Task { job, payload, permit, reply, .. } = task;
+        let Task { job, payload, permit, reply, .. } = *task;
         let mut calls = match progress {
             None => Calls::new(job),
             Some(progress) => Calls::resume(job, progress),

@@ -24,12 +24,16 @@ pub(crate) struct Task {
     pub reply: Reply,
 }
 
+/// Saves in a list. They are boxed, because they go from list to list, and one that grows would hold
+/// them twice.
+pub(crate) type Tasks = Vec<Box<Task>>;
+
 impl Task {
     /// Takes a job, on the caller's thread.
-    pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Task {
+    pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Box<Task> {
         // io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
         let by_calls = job.shape().attributes || !job.open_mode_is_exact();
-        Task { job, payload, by_calls, permit, reply }
+        Box::new(Task { job, payload, by_calls, permit, reply })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::request::{Request, Target};
 use crate::sys::fork;
 use crate::task::limits::{Limits, NoRoom, Permit};
 use crate::task::reply::{self, Answer};
-use crate::task::{Ended, Task};
+use crate::task::{Ended, Task, Tasks};
 
 /// Saves files durably, many at a time.
 ///
@@ -255,7 +255,7 @@ impl Shared {
 
     /// Resolves the request and adds it to a batch, or carries it out here where nothing waits for a
     /// disk.
-    fn prepare(&self, request: Request, permit: Permit, batch: &mut Vec<Task>) -> Result<Answer> {
+    fn prepare(&self, request: Request, permit: Permit, batch: &mut Tasks) -> Result<Answer> {
         let Request { target, bytes: payload, options } = request;
         let job = Job::prepare(target, &options)?;
         let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);

@@ -15,7 +15,7 @@ use crate::plan::barrier::Barrier;
 use crate::receipt::Carrier;
 use crate::task::limits::Permit;
 use crate::task::reply::Reply;
-use crate::task::{Ended, Task};
+use crate::task::{Ended, Task, Tasks};
 
 /// A save of the cycle.
 #[derive(Debug)]
@@ -26,10 +26,13 @@ struct Member {
     reply: Reply,
 }
 
+/// As [`Tasks`].
+type Members = Vec<Box<Member>>;
+
 /// Carries the saves out, and answers each as soon as it is done. One that fails leaves the cycle
 /// at its step; the others go on.
-pub(super) fn run(tasks: Vec<Task>, pool: &Pool) {
-    let mut members: Vec<Member> = tasks.into_iter().map(Member::new).collect();
+pub(super) fn run(tasks: Tasks, pool: &Pool) {
+    let mut members: Members = tasks.into_iter().map(Member::new).collect();
     let Some(first) = members.first() else { return };
     let mut barrier = syncs::choose(members.len(), first.calls.dir().as_fd());
     while !members.is_empty() {
@@ -44,10 +47,10 @@ pub(super) fn run(tasks: Vec<Task>, pool: &Pool) {
 }
 
 /// Answers those that have come to their end; gives the others back.
-fn answer_ended(members: Vec<Member>) -> Vec<Member> {
-    let has_ended = |member: &Member| member.calls.next().is_none();
-    let (ended, going) = members.into_iter().partition::<Vec<_>, _>(has_ended);
-    Ended::answer_all(ended.into_iter().map(Member::end).collect());
+fn answer_ended(members: Members) -> Members {
+    let (ended, going) =
+        members.into_iter().partition::<Members, _>(|member| member.calls.next().is_none());
+    Ended::answer_all(ended.into_iter().map(|member| member.end()).collect());
     going
 }
 
@@ -66,8 +69,8 @@ fn width(barrier: Barrier, members: usize, pool: &Pool) -> usize {
 }
 
 /// Carries out a step that all share, for those that have come to it; says how to go on.
-fn share(step: Step, barrier: Barrier, members: &mut [Member], pool: &Pool) -> Barrier {
-    let mut waiting: Vec<&mut Member> =
+fn share(step: Step, barrier: Barrier, members: &mut [Box<Member>], pool: &Pool) -> Barrier {
+    let mut waiting: Vec<&mut Box<Member>> =
         members.iter_mut().filter(|member| member.calls.next() == Some(step)).collect();
     let Some(first) = waiting.first() else { return barrier };
     if step == Step::Verify {
@@ -97,9 +100,9 @@ fn share(step: Step, barrier: Barrier, members: &mut [Member], pool: &Pool) -> B
 }
 
 impl Member {
-    fn new(task: Task) -> Member {
-        let Task { job, payload, permit, reply, .. } = task;
-        Member { calls: Calls::new(job), payload, permit, reply }
+    fn new(task: Box<Task>) -> Box<Member> {
+        let Task { job, payload, permit, reply, .. } = *task;
+        Box::new(Member { calls: Calls::new(job), payload, permit, reply })
     }
 
     /// Runs its steps up to one that is shared.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use crew::Share;
 
 use super::pool::{Pool, Work};
-use crate::task::Task;
+use crate::task::Tasks;
 
 /// Cycles of one filesystem that run at once.
 const CYCLES_MAX: usize = 2;
@@ -36,7 +36,7 @@ pub(crate) struct Groups {
 
 #[derive(Debug, Default)]
 struct Lane {
-    waiting: Vec<Task>,
+    waiting: Tasks,
     running: usize,
 }
 
@@ -46,7 +46,7 @@ impl Groups {
     }
 
     /// Takes saves; each is carried out by the next cycle of its filesystem.
-    pub(crate) fn submit(self: &Arc<Groups>, tasks: Vec<Task>) {
+    pub(crate) fn submit(self: &Arc<Groups>, tasks: Tasks) {
         let mut works = Vec::new();
         let mut lanes = self.lock();
         for task in tasks {

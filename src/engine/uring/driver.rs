@@ -37,7 +37,7 @@ pub(crate) struct Driver {
     slots: Vec<Option<Active>>,
     free: Vec<u32>,
     /// Tasks that have no slot yet.
-    backlog: VecDeque<Task>,
+    backlog: VecDeque<Box<Task>>,
     /// Rounds that are queued in the ring, and their entries, in the order of queueing.
     unsubmitted: VecDeque<(u32, usize)>,
     not_started: usize,
@@ -53,7 +53,7 @@ pub(crate) struct Driver {
 /// A save that has a slot.
 #[derive(Debug)]
 struct Active {
-    task: Task,
+    task: Box<Task>,
     progress: Progress,
     round: Round,
     results: Vec<i32>,
@@ -360,7 +360,7 @@ impl Driver {
         self.free.push(slot);
         match then {
             Then::Answer => {
-                let Task { job, payload, permit, reply, .. } = task;
+                let Task { job, payload, permit, reply, .. } = *task;
                 let answer = job.answer(&progress, Carrier::Ring, payload.len());
                 Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
             }
@@ -381,7 +381,7 @@ impl Driver {
         for active in self.slots.iter_mut().filter_map(Option::take) {
             let Active { task, mut progress, .. } = active;
             progress.lose();
-            let Task { job, payload, permit, reply, .. } = task;
+            let Task { job, payload, permit, reply, .. } = *task;
             let step = progress.failed().unwrap_or(Step::Verify);
             let target = job.place.shown.clone();
             mem::forget((job, payload));

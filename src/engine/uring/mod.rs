@@ -49,7 +49,7 @@ use rustix::event::EventfdFlags;
 use super::pool::Pool;
 use super::{Config, SharedStatus, Why};
 use crate::sys::thread;
-use crate::task::Task;
+use crate::task::{Task, Tasks};
 use driver::Driver;
 use ring::Ring;
 
@@ -62,7 +62,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    tasks: VecDeque<Task>,
+    tasks: VecDeque<Box<Task>>,
     closed: bool,
     /// The ring was given up.
     retired: bool,
@@ -70,7 +70,7 @@ struct State {
 
 impl Queue {
     /// Hands tasks over, all at once; gives them back if the ring was given up.
-    pub(crate) fn push(&self, tasks: Vec<Task>) -> Result<(), Vec<Task>> {
+    pub(crate) fn push(&self, tasks: Tasks) -> Result<(), Tasks> {
         let mut state = self.lock();
         if state.retired {
             return Err(tasks);
@@ -92,14 +92,14 @@ impl Queue {
     }
 
     /// Moves what has come to `into`; true if no more will.
-    fn take(&self, into: &mut VecDeque<Task>) -> bool {
+    fn take(&self, into: &mut VecDeque<Box<Task>>) -> bool {
         let mut state = self.lock();
         into.append(&mut state.tasks);
         state.closed
     }
 
     /// Refuses tasks from now on; true if none would have come anyway.
-    fn retire(&self, into: &mut VecDeque<Task>) -> bool {
+    fn retire(&self, into: &mut VecDeque<Box<Task>>) -> bool {
         let mut state = self.lock();
         state.retired = true;
         into.append(&mut state.tasks);
