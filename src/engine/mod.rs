@@ -1,11 +1,14 @@
 //! The engines: who carries plans out.
 //!
 //! ```text
-//!   Task ──▶ Engine::submit ──▶ uring: one thread owns the ring; a save is a chain of linked
-//!                          │           entries, a batch is one io_uring_enter
-//!                          │              │ what the ring cannot do, or no longer does
-//!                          │              ▼
-//!                          └──────────▶ pool: plain system calls on a bounded number of threads
+//!   Task ──▶ Running::submit ──▶ group: saves that come together share their syncs
+//!                          │            │
+//!                          │            ▼
+//!                          ├───▶ pool: plain system calls on a bounded number of threads
+//!                          │            ▲
+//!                          │            │ what the ring cannot do, or no longer does
+//!                          └───▶ uring: one thread owns the ring; a save is a chain of linked
+//!                                       entries, a batch is one io_uring_enter
 //! ```
 //!
 //! A [`Task`] owns everything that a save needs: open directory, names, payload. It belongs to the
@@ -47,10 +50,7 @@ pub(crate) struct Running {
     pool: Arc<Pool>,
     /// Saves that come together share their syncs.
     groups: Arc<Groups>,
-    /// A save that is alone goes to the pool although there is a ring.
-    alone_to_pool: bool,
     status: SharedStatus,
-    asked: Engine,
 }
 
 /// A larger payload would hold up the caller's executor: 256 KiB are copied in about 30 us.
@@ -60,51 +60,33 @@ impl Running {
     pub(crate) fn start(config: Config) -> Result<Running, StartError> {
         let pool = Arc::new(Pool::new(config.threads));
         let groups = Groups::new(&pool);
-        let asked = config.engine;
         let status = |kind, why| Arc::new(Mutex::new(EngineStatus { kind, why }));
         let why = match config.engine {
-            Engine::Threads => Why::Asked,
-            Engine::Auto | Engine::Uring => {
-                let works = status(EngineKind::Uring, Why::Works);
-                match uring::start(config, &pool, &works) {
-                    Ok(queue) => {
-                        // Two hand-overs instead of four: 70 us less of 870 on ext4, measured.
-                        let alone_to_pool =
-                            config.engine == Engine::Auto && pool.start_resident().is_ok();
-                        let ring = Some(queue);
-                        return Ok(Running {
-                            ring,
-                            pool,
-                            groups,
-                            alone_to_pool,
-                            status: works,
-                            asked,
-                        });
-                    }
-                    Err(why) if config.engine == Engine::Uring => {
-                        return Err(StartError::RingUnavailable(why));
-                    }
-                    Err(why) => why,
-                }
+            Engine::Uring => {
+                let status = status(EngineKind::Uring, Why::Asked);
+                let ring = uring::start(config, &pool, &status);
+                let ring = Some(ring.map_err(StartError::RingUnavailable)?);
+                return Ok(Running { ring, pool, groups, status });
             }
+            Engine::Threads => Why::Asked,
+            Engine::Auto => Why::Fastest,
         };
         // At least one thread, now: later there may be no more to be had.
         pool.start_resident().map_err(StartError::NoThread)?;
         let status = status(EngineKind::Threads, why);
-        Ok(Running { ring: None, pool, groups, alone_to_pool: true, status, asked })
+        Ok(Running { ring: None, pool, groups, status })
     }
 
-    /// Hands saves to the engine, all at once, so that they can share a submission. `alone`: there
-    /// is one, and nothing else is in flight.
-    pub(crate) fn submit(&self, tasks: Tasks, alone: bool) {
-        let tasks = match &self.ring {
-            Some(ring) if !self.alone_to_pool => match ring.push(tasks) {
+    /// Hands saves to the engine, all at once, so that they can share a submission or their syncs.
+    /// `alone`: there is one, and nothing else is in flight.
+    pub(crate) fn submit(&self, mut tasks: Tasks, alone: bool) {
+        if let Some(ring) = &self.ring {
+            match ring.push(tasks) {
                 Ok(()) => return,
                 // The ring was given up: its thread serves the pool now.
-                Err(tasks) => tasks,
-            },
-            _ => tasks,
-        };
+                Err(back) => tasks = back,
+            }
+        }
         if !alone {
             return self.groups.submit(tasks);
         }
@@ -120,7 +102,7 @@ impl Running {
     /// large, it is carried out where it was asked for.
     pub(crate) fn leaves_to_caller(&self, job: &Job, payload_len: usize) -> bool {
         let small = payload_len <= STRAIGHT_MAX;
-        self.asked != Engine::Uring && job.settled.promise == Promise::Volatile && small
+        self.ring.is_none() && job.settled.promise == Promise::Volatile && small
     }
 
     pub(crate) fn status(&self) -> EngineStatus {

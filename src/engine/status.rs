@@ -7,14 +7,14 @@ use std::io;
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Engine {
-    /// io_uring where it works, threads elsewhere. A save that is alone in its writer is handed to
-    /// a thread all the same, which takes fewer hand-overs than the ring; what comes together goes
-    /// to the ring.
+    /// What was measured to be the fastest: in this version [`Threads`](Engine::Threads). A later
+    /// one may choose otherwise.
     #[default]
     Auto,
-    /// io_uring for every save that it can carry, or no writer.
+    /// io_uring for every save that it can carry, each a chain of linked operations, many in one
+    /// submission; or no writer.
     Uring,
-    /// Plain system calls on a bounded pool of threads.
+    /// Plain system calls on a bounded pool of threads. Saves that come together share their syncs.
     Threads,
 }
 
@@ -44,8 +44,8 @@ pub struct EngineStatus {
 pub enum Why {
     /// It was asked for.
     Asked,
-    /// Everything that the ring needs was found.
-    Works,
+    /// It was measured to be the fastest.
+    Fastest,
     /// `io_uring_setup` failed: `ENOSYS` (no io_uring in this kernel, or a seccomp filter), `EPERM`
     /// (the sysctl `kernel.io_uring_disabled`, or a filter), `ENOMEM`.
     SetupFailed(i32),
@@ -67,7 +67,7 @@ impl fmt::Display for Why {
         let os = io::Error::from_raw_os_error;
         match self {
             Why::Asked => f.write_str("asked for"),
-            Why::Works => f.write_str("everything it needs was found"),
+            Why::Fastest => f.write_str("measured to be the fastest"),
             Why::SetupFailed(errno) => write!(f, "io_uring_setup: {}", os(*errno)),
             Why::PrepareFailed(call, errno) => write!(f, "{call}: {}", os(*errno)),
             Why::NoFeature(name) => write!(f, "this kernel's io_uring lacks {name}"),

@@ -10,7 +10,7 @@ use ringseal::{
     Carrier, Durability, Engine, Level, Options, Outcome, Receipt, Request, Step, Writer,
 };
 
-use crate::doors::{assert_reads, assert_unchanged, writer};
+use crate::doors::{assert_reads, assert_unchanged, engines, writer};
 use crate::liveness::on_rename;
 use crate::support::{Disk, Skipped, assert_no_temps, child, need, skip, strace};
 
@@ -249,7 +249,7 @@ fn many_filesystems_in_one_call() {
     for disk in disks {
         made.push(need!(disk));
     }
-    for writer in [writer(Engine::Threads), writer(Engine::Auto)] {
+    for writer in engines().into_iter().map(writer) {
         let all: Vec<Vec<PathBuf>> = made.iter().map(|disk| targets(disk.path(), 25)).collect();
         let mixed: Vec<_> =
             (0..25).flat_map(|id| all.iter().map(move |of| of[id].clone())).collect();

@@ -78,6 +78,17 @@ impl Door {
     }
 }
 
+/// The engines that can be had here.
+pub fn engines() -> Vec<Engine> {
+    match Writer::builder().engine(Engine::Uring).build() {
+        Ok(_) => vec![Engine::Threads, Engine::Uring],
+        Err(why) => {
+            support::skipped(format_args!("the ring: {why}"));
+            vec![Engine::Threads]
+        }
+    }
+}
+
 pub fn writer(engine: Engine) -> Writer {
     Writer::builder().engine(engine).build().expect("a writer")
 }

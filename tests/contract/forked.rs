@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ringseal::{AtomicFile, Cause, Engine, Writer};
 use tempfile::tempdir;
 
-use crate::doors::{Door, assert_reads};
+use crate::doors::{Door, assert_reads, engines};
 use crate::support::{assert_no_temps, in_child};
 
 #[test]
@@ -104,7 +104,7 @@ fn fork(body: impl FnOnce()) -> i32 {
 fn a_save_that_stands_in_line_does_not_hang() {
     in_child("forked::a_save_that_stands_in_line_does_not_hang", || {
         use std::future::Future;
-        for engine in [Engine::Auto, Engine::Threads] {
+        for engine in engines() {
             let writer = Writer::builder().engine(engine).max_in_flight(1).build().unwrap();
             let dir = tempdir().unwrap();
             let at = |name: &str| dir.path().join(name);

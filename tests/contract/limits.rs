@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ringseal::{Cause, Engine, Request, Step, Writer};
+use ringseal::{Cause, Request, Step, Writer};
 use tempfile::tempdir;
 
-use crate::doors::{Door, assert_reads};
+use crate::doors::{Door, assert_reads, engines};
 use crate::support::assert_no_temps;
-
-const ENGINES: [Engine; 2] = [Engine::Auto, Engine::Threads];
 
 #[test]
 fn saves_wait_for_room() {
-    for engine in ENGINES {
+    for engine in engines() {
         let builder = Writer::builder().engine(engine).max_in_flight(2).max_bytes_in_flight(4096);
         let writer = builder.build().unwrap();
         let dir = tempdir().unwrap();
@@ -33,7 +31,7 @@ fn saves_wait_for_room() {
 /// bounded by the writer, not by the caller's list.
 #[test]
 fn requests_are_taken_as_there_is_room() {
-    for engine in ENGINES {
+    for engine in engines() {
         let writer = Writer::builder().engine(engine).max_in_flight(4).build().unwrap();
         let dir = tempdir().unwrap();
         let taken = Arc::new(AtomicUsize::new(0));
@@ -95,7 +93,7 @@ fn close_waits_and_then_nothing_is_taken() {
 #[test]
 fn an_idle_writer_is_not_held_up_by_who_does_not_poll() {
     use std::future::Future;
-    for engine in ENGINES {
+    for engine in engines() {
         let writer = Writer::builder().engine(engine).max_in_flight(1).build().unwrap();
         let dir = tempdir().unwrap();
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -121,7 +119,7 @@ fn a_panic_of_a_callers_does_not_stop_the_engine() {
             std::panic::resume_unwind(Box::new("a waker's own"));
         }
     }
-    for engine in ENGINES {
+    for engine in engines() {
         let writer = Writer::builder().engine(engine).max_threads(1).build().unwrap();
         let kind = writer.engine().kind;
         let dir = tempdir().unwrap();
