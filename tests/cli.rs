@@ -19,3 +19,6 @@ mod signals;
 mod usage;
 #[path = "cli/write.rs"]
 mod write;
+
+#[path = "support/mod.rs"]
+mod support;

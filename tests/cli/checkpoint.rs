@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::json;
 
 use crate::command::*;
+use crate::support::{Disk, need};
 
 pub fn checkpoint(from: &Path, to: &Path, options: &[&str]) -> Output {
     let mut command = ringseal();
@@ -168,6 +169,25 @@ fn the_text_tells_the_same() {
     assert!(text.contains("\nfailed:       0\nengine:       threads (asked for)\n"), "{text}");
     assert!(text.contains("\nfilesystem:   "), "{text}");
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn it_tells_how_often_the_device_was_flushed() {
+    let from = tempfile::tempdir().unwrap();
+    make_states(from.path(), 20);
+    for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
+        let disk = need!(make());
+        let output = checkpoint(from.path(), &disk.path().join("to"), &["--json"]);
+        assert_status(&output, 0);
+        let flushes = json(&output)["flushes"].as_u64().unwrap();
+        // The directories, the files, their renames: each a flush at least.
+        assert!((3..200).contains(&flushes), "{}: {flushes}", disk.name());
+        let output = checkpoint(from.path(), &disk.path().join("to"), &[]);
+        assert!(stdout(&output).contains("\nflushes:      "), "{}", stdout(&output));
+    }
+    let memory = need!(Disk::tmpfs(8 << 20, None));
+    let output = checkpoint(from.path(), &memory.path().join("to"), &["--json"]);
+    assert!(json(&output)["flushes"].is_null());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::arguments::{self, EngineName};
 use crate::directory::Directory;
 use crate::failures::{Failure, Failures};
+use crate::flushes::Flushes;
 use crate::output::{Ending, Report};
 use crate::signals::Stop;
 use crate::source::Source;
@@ -35,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     engine: EngineName,
     /// Saves under way at most; fewer where RLIMIT_NOFILE is low
-    #[arg(long, value_name = "N", default_value_t = 256,
+    #[arg(long, value_name = "N", default_value_t = 1024,
         value_parser = clap::value_parser!(u16).range(1..=2048))]
     max_in_flight: u16,
 }
@@ -53,11 +54,13 @@ pub fn run(arguments: Arguments, as_json: bool) -> Ending {
     let mut summary = Summary::new(&arguments.from, &arguments.to);
     match prepare(&arguments) {
         Ok(Some((from, to, writer, stop))) => {
+            let flushes = Flushes::of(&arguments.to);
             let bar = progress_bar(&from);
             let names = names(&arguments);
             let source = Source::new(from, to, names, stop, failures, bar.clone());
             failures = save(source, &writer, &mut summary);
             bar.finish_and_clear();
+            summary.flushes = flushes.and_then(|flushes| flushes.since());
         }
         Ok(None) => return Ending::Usage(same_directory()),
         Err(failure) => failures.add(failure),

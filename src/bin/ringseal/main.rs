@@ -6,6 +6,7 @@ mod arguments;
 mod checkpoint;
 mod directory;
 mod failures;
+mod flushes;
 mod output;
 mod probe;
 mod recover;

@@ -35,6 +35,7 @@
 //! | `seconds` | number | how long it took |
 //! | `durability` | object | how many files are `durable`, `durable_unproven` or `volatile` |
 //! | `failed` | number | failures |
+//! | `flushes` | number or null | flushes of the device of `to` meanwhile, other programs' included; null in memory |
 //! | `vanished` | number | ids that were listed and gone when they were to be read; no failures |
 //! | `interrupted` | bool | SIGINT or SIGTERM ended it before all was saved |
 //! | `engine` | object or null | `kind`: `uring` or `threads`; `why`: one sentence; null if none could be started |

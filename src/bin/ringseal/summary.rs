@@ -33,6 +33,8 @@ pub struct Summary<'a> {
     pub took: Duration,
     /// The filesystem of `to`.
     pub filesystem: Option<FilesystemProbe>,
+    /// Flushes of its device meanwhile; `None` without a device.
+    pub flushes: Option<u64>,
 }
 
 impl Summary<'_> {
@@ -52,6 +54,7 @@ impl Summary<'_> {
             failed: 0,
             took: Duration::ZERO,
             filesystem: None,
+            flushes: None,
         }
     }
 
@@ -81,6 +84,9 @@ impl Summary<'_> {
         }
         if let Some(engine) = &self.engine {
             line("engine", &engine.to_string());
+        }
+        if let Some(flushes) = self.flushes {
+            line("flushes", &format!("{flushes} of the device, other programs' included"));
         }
         if let Some(filesystem) = &self.filesystem {
             let sync = probe::sync_sentence(filesystem.sync);
@@ -118,6 +124,7 @@ impl Summary<'_> {
                 "volatile": self.volatile,
             },
             "failed": self.failed,
+            "flushes": self.flushes,
             "vanished": self.vanished,
             "interrupted": self.interrupted,
             "engine": self.engine.as_ref().map(engine_to_json),
