@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-use crate::inode::Look;
+use crate::inode::{self, Look};
 
 /// `f_type` values of statfs(2) that matter here, with the names that users know.
 const NAMES: [(u64, &str); 17] = [
@@ -74,14 +74,39 @@ pub(crate) fn nature(dir: BorrowedFd<'_>, look: &Look) -> Result<Nature, Errno> 
 /// How many bytes of others can be written in the time of one fsync that a `syncfs` spares; where
 /// both took equally long (measured). `None` where `syncfs` is not known to sync everything and to
 /// tell of what failed: an overlay is not told of its upper filesystem's failed writes, and
-/// unprivileged FUSE ignores the call.
+/// unprivileged FUSE ignores the call, and an ext2, or an ext4 without a journal, writes its last blocks
+/// after its last flush.
 pub(crate) fn syncfs_spares(dir: BorrowedFd<'_>) -> Option<u64> {
     match name(dir).ok()? {
-        "ext4" | "xfs" => Some(64 << 10),
+        "ext4" => has_journal(dir).then_some(64 << 10),
+        "xfs" => Some(64 << 10),
         // Each fsync writes a tree of its own.
         "btrfs" => Some(1 << 20),
         _ => None,
     }
+}
+
+/// Does the ext4 have a journal? Where `/sys` does not tell, it may not (ext4(5), sysfs-fs-ext4).
+fn has_journal(dir: BorrowedFd<'_>) -> bool {
+    let device = inode::of(dir).map_or(0, |look| look.device);
+    let device =
+        format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let Ok(device) = std::fs::canonicalize(device) else { return false };
+    let Some(name) = device.file_name() else { return false };
+    let task = std::path::Path::new("/sys/fs/ext4").join(name).join("journal_task");
+    std::fs::read_to_string(task).is_ok_and(|task| task.trim().parse::<u32>().is_ok())
+}
+
+/// Can a file be written, synced by `syncfs` without an error, and have no room on the disk? On an ext4
+/// whose maps of free blocks are damaged, if its errors are not to stop it (seen: `errors=continue`).
+pub(crate) fn may_drop_blocks(dir: BorrowedFd<'_>) -> bool {
+    name(dir).is_ok_and(|name| name == "ext4")
+}
+
+/// Do device and number tell two directories apart? Not everywhere: snapshots of one bcachefs, and
+/// what 9p exports, can have equal ones.
+pub(crate) fn numbers_are_unique(dir: BorrowedFd<'_>) -> bool {
+    name(dir).is_ok_and(|name| matches!(name, "ext4" | "xfs" | "btrfs" | "f2fs" | "overlay"))
 }
 
 /// The filesystem's name, as mount(8) knows it; `unknown` for one that is not in the list.

@@ -19,6 +19,9 @@ pub(crate) struct Look {
     /// The number of its filesystem, and its own number there.
     pub device: u64,
     pub inode: u64,
+    /// Bytes of its contents, and bytes that it takes of the disk.
+    pub size: u64,
+    pub allocated: u64,
     pub uid: u32,
     pub gid: u32,
     /// Does its filesystem stand on a block device? Those in memory, and network ones, do not;
@@ -44,13 +47,16 @@ pub(crate) fn of(file: impl AsFd) -> Result<Look, Errno> {
 
 fn look(dir: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Look, Errno> {
     let owner = StatxFlags::UID | StatxFlags::GID;
-    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO | owner | MOUNT_UNIQUE;
+    let data = StatxFlags::INO | StatxFlags::SIZE | StatxFlags::BLOCKS;
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | owner | data | MOUNT_UNIQUE;
     match rustix::fs::statx(&dir, name, flags, wanted) {
         Ok(stat) => Ok(Look {
             kind: FileType::from_raw_mode(stat.stx_mode.into()),
             mode: permissions(stat.stx_mode.into()),
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
+            size: stat.stx_size,
+            allocated: stat.stx_blocks * 512,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
             on_block_device: stat.stx_dev_major != 0,
@@ -64,6 +70,8 @@ fn look(dir: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Look, Errno> {
                 mode: permissions(stat.st_mode),
                 device: stat.st_dev,
                 inode: stat.st_ino,
+                size: stat.st_size as u64,
+                allocated: stat.st_blocks as u64 * 512,
                 uid: stat.st_uid,
                 gid: stat.st_gid,
                 on_block_device: rustix::fs::major(stat.st_dev) != 0,

@@ -208,10 +208,14 @@ impl Settled {
     }
 }
 
-/// Which filesystem, and what it is. What stands at the target may have told already.
+/// Which filesystem, and what it is. What stands at the target may have told already, if it is known
+/// that nothing is mounted over it: that could be unmounted before the rename.
 fn filesystem_of(place: &Place, standing: Option<&Look>) -> Result<(u64, Nature), Errno> {
     let dir = place.dir.as_fd();
-    let look = standing.map_or_else(|| inode::of(dir), |look| Ok(*look))?;
+    let look = match standing.filter(|look| look.mount.is_some()) {
+        Some(look) => *look,
+        None => inode::of(dir)?,
+    };
     Ok((look.device, filesystem::nature(dir, &look)?))
 }
 

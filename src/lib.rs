@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | a process that saves a file and ends | [`replace`], [`replace_at`], [`Options`]: plain calls on this thread, no ring, no thread |
 //! | who streams, or has a `serde` value | [`AtomicFile`] (an [`io::Write`](std::io::Write)), [`replace_json`] |
-//! | a daemon that saves many files | [`Writer`]: futures on any executor; io_uring chains, or threads where there is no io_uring |
+//! | a daemon that saves many files | [`Writer`]: futures on any executor; what comes together shares its syncs; threads, or io_uring |
 //!
 //! ```
 //! # let dir = tempfile::tempdir()?;

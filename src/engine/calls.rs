@@ -111,6 +111,12 @@ impl Calls {
         &self.job.place.dir
     }
 
+    /// Has the temporary file room on the disk for all that was written? `EIO` if not.
+    pub(crate) fn has_its_blocks(&self) -> Result<(), Errno> {
+        let look = inode::at(&self.job.place.dir, &self.job.temp)?;
+        if look.allocated < look.size { Err(Errno::IO) } else { Ok(()) }
+    }
+
     /// Gives up the file's descriptor. What is left to do does not need it.
     pub(crate) fn close_file(&mut self) {
         self.file = None;

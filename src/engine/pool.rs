@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::calls::Calls;
-use super::group::{Groups, Share};
+use super::group::{Groups, LaneKey, Share};
 use crate::plan::Progress;
 use crate::receipt::Carrier;
 use crate::sys::thread;
@@ -28,8 +28,8 @@ pub(crate) enum Work {
     Whole(Box<Task>),
     /// A save whose target is replaced, from the step that the progress names.
     Rest(Box<Task>, Progress),
-    /// Cycles of the filesystem with this number.
-    Cycles(Arc<Groups>, u64),
+    /// Cycles of a lane.
+    Cycles(Arc<Groups>, LaneKey),
     /// What another thread shares out.
     Help(Arc<dyn Share>),
 }
@@ -41,7 +41,7 @@ impl Work {
             Work::Whole(task) => (task, None, Carrier::Pool),
             // The ring has replaced the target; here it is only finished.
             Work::Rest(task, progress) => (task, Some(progress), Carrier::Ring),
-            Work::Cycles(groups, device) => return groups.serve(device),
+            Work::Cycles(groups, key) => return groups.serve(key),
             Work::Help(share) => return share.take_part(),
         };
         let Task { job, payload, permit, reply, .. } = *task;

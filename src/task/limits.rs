@@ -165,8 +165,11 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let limits = Arc::clone(&self.limits);
         let mut state = limits.lock();
-        self.give_back(&mut state);
-        let mut wakers: Vec<Waker> = limits.first_with_room(&state).into_iter().collect();
+        let mut wakers = Vec::new();
+        if self.holds_room {
+            self.give_back(&mut state);
+            wakers.extend(limits.first_with_room(&state));
+        }
         state.unanswered -= 1;
         if state.unanswered == 0 {
             wakers.append(&mut state.drained);

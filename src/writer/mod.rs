@@ -59,7 +59,7 @@ struct Shared {
 }
 
 impl Writer {
-    /// A writer with the default settings: io_uring where it works, threads elsewhere.
+    /// A writer with the default settings.
     ///
     /// # Errors
     /// If no thread can be made.
@@ -146,7 +146,10 @@ impl Writer {
     /// Carries out many requests, and answers for each, in their order.
     ///
     /// Requests are taken from the iterator as there is room for them, so it may read the payloads
-    /// as it goes. What there is room for is handed to the engine at once, as one submission.
+    /// as it goes. What there is room for is handed to the engine at once: the saves share their
+    /// syncs, so that a thousand cost a few flushes. They may be on any number of filesystems.
+    ///
+    /// Two requests for one target end with one of them, whole; which, is not told.
     ///
     /// # Errors
     /// Each answer is a result of its own: one that fails does not touch the others.

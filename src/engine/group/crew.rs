@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::super::pool::{Pool, Work};
@@ -61,10 +62,14 @@ impl<T: Send, F: Fn(&mut T) + Send + Sync> Share for Round<T, F> {
             let mut items: Vec<T> = state.todo.drain(..portion).collect();
             state.working += 1;
             drop(state);
-            items.iter_mut().for_each(&self.body);
+            // A panic must not leave the others waiting for this thread; its items are dropped.
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                items.iter_mut().for_each(&self.body);
+                items
+            }));
             state = self.lock();
             state.working -= 1;
-            state.done.append(&mut items);
+            state.done.extend(outcome.unwrap_or_default());
         }
         let ended = state.working == 0;
         drop(state);

@@ -1,7 +1,7 @@
 //! One cycle: saves of one filesystem that go through their steps together.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::super::calls::Calls;
 use super::super::pool::Pool;
 use super::{crew, syncs};
+use crate::filesystem;
 use crate::plan::Step;
 use crate::plan::barrier::Barrier;
 use crate::receipt::Carrier;
@@ -38,6 +39,7 @@ pub(super) fn run(tasks: Tasks, pool: &Pool) {
     while !members.is_empty() {
         let width = width(barrier, members.len(), pool);
         members = crew::each(pool, width, members, move |member| member.run_own(barrier));
+        members = answer_ended(members);
         let steps = members.iter().filter_map(|member| member.calls.next());
         if let Some(step) = steps.min() {
             barrier = share(step, barrier, &mut members, pool);
@@ -60,12 +62,15 @@ fn width(barrier: Barrier, members: usize, pool: &Pool) -> usize {
     /// Below this, waking a thread costs more than it takes over.
     const EACH_MIN: usize = 8;
     match barrier {
-        Barrier::Filesystem => {
-            let processors = available_parallelism().map_or(1, usize::from);
-            processors.min(members.div_ceil(EACH_MIN))
-        }
+        Barrier::Filesystem => processors().min(members.div_ceil(EACH_MIN)),
         Barrier::File => pool.threads_max(),
     }
+}
+
+/// Asked once: the answer comes from several files.
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| available_parallelism().map_or(1, usize::from))
 }
 
 /// Carries out a step that all share, for those that have come to it; says how to go on.
@@ -79,8 +84,13 @@ fn share(step: Step, barrier: Barrier, members: &mut [Box<Member>], pool: &Pool)
         return barrier;
     }
     if barrier == Barrier::Filesystem {
-        if syncs::filesystem(first.calls.dir().as_fd()).is_ok() {
-            waiting.iter_mut().for_each(|member| member.calls.record(step, Ok(())));
+        let dir = Arc::clone(first.calls.dir());
+        if syncs::filesystem(dir.as_fd()).is_ok() {
+            let look_again = step == Step::Sync && filesystem::may_drop_blocks(dir.as_fd());
+            for member in &mut waiting {
+                let answer = if look_again { member.calls.has_its_blocks() } else { Ok(()) };
+                member.calls.record(step, answer);
+            }
             return barrier;
         }
         // Whose write failed, the answer does not tell, and these files are not synced again, for

@@ -14,11 +14,13 @@ mod cycle;
 mod syncs;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use crew::Share;
 
 use super::pool::{Pool, Work};
+use crate::job::Promise;
 use crate::task::Tasks;
 
 /// Cycles of one filesystem that run at once.
@@ -27,10 +29,18 @@ const CYCLES_MAX: usize = 2;
 /// A larger payload goes by itself: a cycle is as slow as the slowest of its files.
 const PAYLOAD_MAX: usize = 1 << 20;
 
-/// What waits for a cycle, and how many run, by the number of the filesystem's device.
+/// Saves that can share a cycle: of one filesystem, by the number of its device. Those that are not
+/// synced do not wait for those that are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LaneKey {
+    device: u64,
+    durable: bool,
+}
+
+/// What waits for a cycle, and how many run.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    lanes: Mutex<HashMap<u64, Lane>>,
+    lanes: Mutex<HashMap<LaneKey, Lane>>,
     pool: Arc<Pool>,
 }
 
@@ -54,14 +64,14 @@ impl Groups {
                 works.push(Work::Whole(task));
                 continue;
             }
-            let device = task.job.settled.device;
-            let lane = lanes.entry(device).or_default();
-            lane.waiting.push(task);
+            let durable = task.job.settled.promise == Promise::Durable;
+            let key = LaneKey { device: task.job.settled.device, durable };
+            lanes.entry(key).or_default().waiting.push(task);
         }
-        for (device, lane) in lanes.iter_mut() {
+        for (key, lane) in lanes.iter_mut() {
             if !lane.waiting.is_empty() && lane.running < CYCLES_MAX {
                 lane.running += 1;
-                works.push(Work::Cycles(Arc::clone(self), *device));
+                works.push(Work::Cycles(Arc::clone(self), *key));
             }
         }
         drop(lanes);
@@ -73,25 +83,30 @@ impl Groups {
         }
     }
 
-    /// Runs cycles of one filesystem on this thread, until nothing waits.
-    pub(crate) fn serve(&self, device: u64) {
+    /// Runs a cycle of a lane on this thread. What came meanwhile is queued behind other work, so that
+    /// a busy lane does not keep a thread from it.
+    pub(crate) fn serve(self: &Arc<Groups>, key: LaneKey) {
         loop {
             let mut lanes = self.lock();
-            let Some(lane) = lanes.get_mut(&device) else { return };
+            let Some(lane) = lanes.get_mut(&key) else { return };
             let tasks = std::mem::take(&mut lane.waiting);
             if tasks.is_empty() {
                 lane.running -= 1;
                 if lane.running == 0 {
-                    lanes.remove(&device);
+                    lanes.remove(&key);
                 }
                 return;
             }
             drop(lanes);
-            cycle::run(tasks, &self.pool);
+            // Whoever is not answered because of a panic is told so by the drop of his reply.
+            let _ = catch_unwind(AssertUnwindSafe(|| cycle::run(tasks, &self.pool)));
+            if self.pool.enqueue(Work::Cycles(Arc::clone(self), key)).is_none() {
+                return;
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Lane>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LaneKey, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
