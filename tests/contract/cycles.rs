@@ -31,6 +31,25 @@ fn old_versions(targets: &[PathBuf], below: &Path) {
     rustix::fs::syncfs(File::open(below).unwrap()).unwrap();
 }
 
+/// Waits until hardly anything is dirty in the whole system: then a cycle takes a `syncfs`.
+fn until_quiet() {
+    let quiet = || {
+        rustix::fs::sync();
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+        let kilobytes = |name: &str| -> u64 {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
+        };
+        kilobytes("Dirty:") + kilobytes("Writeback:") < 256
+    };
+    for _ in 0..100 {
+        if quiet() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// The child of the tests that count: saves below `DIR` as `HOW` says.
 fn saves_in_a_child() {
     let below = PathBuf::from(std::env::var_os("DIR").unwrap());
@@ -190,6 +209,7 @@ fn a_barrier_that_fails_finds_the_files() {
     old_versions(&targets, disk.path());
     let large = vec![b'n'; 600 << 10];
     let requests: Vec<_> = targets.iter().map(|target| (target.clone(), large.clone())).collect();
+    until_quiet();
     let answers = writer(Engine::Threads).replace_all_blocking(requests);
     for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
         assert!(matches!(error.step(), Step::Sync | Step::Write), "{error}");
@@ -219,6 +239,7 @@ fn a_filesystem_that_dies_in_a_cycle() {
                 let _ = dying.shutdown();
             });
             let requests: Vec<_> = targets.iter().map(|target| (target.clone(), "new")).collect();
+            until_quiet();
             let answers = writer(Engine::Threads).replace_all_blocking(requests);
             watch.wait();
             disk.remount();
