@@ -1,14 +1,15 @@
 //! The plan by plain system calls, on the calling thread: what the plain functions are, what the
 //! pool's threads do, and what finishes a save that the ring cannot.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::Result;
-use crate::inode;
+use crate::filesystem;
+use crate::inode::{self, Look};
 use crate::job::Job;
 use crate::liveness;
 use crate::plan::{Progress, Step};
@@ -79,7 +80,11 @@ impl Calls {
                 job.settled.attributes.set(opened(file)?.as_fd(), job.settled.mode)
             }
             Step::Write => write_all(opened(file)?, payload),
-            Step::Sync => rustix::fs::fsync(opened(file)?),
+            Step::Sync => {
+                let file = opened(file)?;
+                rustix::fs::fsync(file)?;
+                has_blocks(dir, inode::of(file)?)
+            }
             Step::LinkPrevious => {
                 rustix::fs::linkat(dir, &job.place.name, dir, &job.link, AtFlags::empty())
             }
@@ -113,8 +118,8 @@ impl Calls {
 
     /// Has the temporary file room on the disk for all that was written? `EIO` if not.
     pub(crate) fn has_its_blocks(&self) -> Result<(), Errno> {
-        let look = inode::at(&self.job.place.dir, &self.job.temp)?;
-        if look.allocated < look.size { Err(Errno::IO) } else { Ok(()) }
+        let dir = &self.job.place.dir;
+        has_blocks(dir.as_fd(), inode::at(dir, &self.job.temp)?)
     }
 
     /// Gives up the file's descriptor. What is left to do does not need it.
@@ -180,6 +185,15 @@ fn exact_mode(file: &OwnedFd, mode: Mode) -> Result<(), Errno> {
         return Ok(());
     }
     rustix::fs::fchmod(file, mode)
+}
+
+/// Did a sync that said so give the file its room? An ext4 whose maps of free blocks are damaged can
+/// drop what was written, say so to the sync of one file, and 0 to that of the next.
+fn has_blocks(dir: BorrowedFd<'_>, look: Look) -> Result<(), Errno> {
+    if look.allocated < look.size && filesystem::may_drop_blocks(dir) {
+        return Err(Errno::IO);
+    }
+    Ok(())
 }
 
 fn write_all(file: &OwnedFd, mut payload: &[u8]) -> Result<(), Errno> {

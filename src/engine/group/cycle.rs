@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use super::super::calls::Calls;
 use super::super::pool::Pool;
 use super::{crew, syncs};
-use crate::filesystem;
 use crate::plan::Step;
 use crate::plan::barrier::Barrier;
 use crate::receipt::Carrier;
@@ -86,9 +85,9 @@ fn share(step: Step, barrier: Barrier, members: &mut [Box<Member>], pool: &Pool)
     if barrier == Barrier::Filesystem {
         let dir = Arc::clone(first.calls.dir());
         if syncs::filesystem(dir.as_fd()).is_ok() {
-            let look_again = step == Step::Sync && filesystem::may_drop_blocks(dir.as_fd());
             for member in &mut waiting {
-                let answer = if look_again { member.calls.has_its_blocks() } else { Ok(()) };
+                let is_data = step == Step::Sync;
+                let answer = if is_data { member.calls.has_its_blocks() } else { Ok(()) };
                 member.calls.record(step, answer);
             }
             return barrier;
