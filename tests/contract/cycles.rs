@@ -123,21 +123,27 @@ fn many_files_cost_two_syncs() {
     }
 }
 
-/// An overlay is not trusted with syncfs: a sync for each file, but one for their directory.
+/// Not trusted with syncfs, an overlay and an ext4 without a journal: a sync for each file, but one for
+/// their directory.
 #[test]
 fn a_directory_is_synced_once_a_cycle() {
     let name = "cycles::a_directory_is_synced_once_a_cycle";
     child::run_if_child(name, saves_in_a_child);
-    let disk = need!(Disk::overlay(""));
-    let envs = [
-        ("HOW", "one directory".to_owned()),
-        ("DIR", disk.path().to_str().unwrap().to_owned()),
-        ("SAVES", "30".to_owned()),
-    ];
-    let Some(counts) = strace::count(name, &SYNCS, &envs) else {
-        skip!("there is no strace(1), or it may not trace");
-    };
-    assert_eq!((counts["syncfs"], counts["fsync"]), (0, 30 + 1), "{counts:?}");
+    let overlay = need!(Disk::overlay(""));
+    let no_journal = need!(Disk::ext4_with(64 << 20, &["-O", "^has_journal"], "defaults"));
+    for disk in [overlay, no_journal] {
+        let envs = [
+            ("HOW", "one directory".to_owned()),
+            ("DIR", disk.path().to_str().unwrap().to_owned()),
+            ("SAVES", "30".to_owned()),
+        ];
+        rustix::fs::sync();
+        let Some(counts) = strace::count(name, &SYNCS, &envs) else {
+            skip!("there is no strace(1), or it may not trace");
+        };
+        let context = format!("{}: {counts:?}", disk.name());
+        assert_eq!((counts["syncfs"], counts["fsync"]), (0, 30 + 1), "{context}");
+    }
 }
 
 /// Nobody says that they belong together; they only come while others wait for the disk.
