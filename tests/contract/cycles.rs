@@ -12,7 +12,7 @@ use ringseal::{
 
 use crate::doors::{assert_reads, assert_unchanged, engines, writer};
 use crate::liveness::on_rename;
-use crate::support::{Disk, Skipped, assert_no_temps, child, need, skip, strace};
+use crate::support::{Disk, Skipped, assert_no_temps, child, need, seccomp, skip, strace};
 
 const SYNCS: [&str; 3] = ["syncfs", "fsync", "fdatasync"];
 
@@ -206,10 +206,43 @@ fn each_has_its_own_answer() {
     }
 }
 
-/// The device has room for a part of the files only. The barrier of all fails, which does not say
-/// whose write it was: each is written anew, and its own sync tells.
+/// The barrier of all fails, which does not say whose write it was: each file is written anew, and has
+/// a sync of its own; so has its directory.
 #[test]
-fn a_barrier_that_fails_finds_the_files() {
+fn a_barrier_that_fails_is_followed_by_a_sync_for_each() {
+    let name = "cycles::a_barrier_that_fails_is_followed_by_a_sync_for_each";
+    child::run_if_child(name, || {
+        need!(seccomp::deny(&[libc::SYS_syncfs], libc::EIO));
+        saves_in_a_child();
+    });
+    for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
+        let disk = need!(make());
+        let saves = 200;
+        let dir = disk.path().to_str().unwrap().to_owned();
+        let envs = [("HOW", "all".to_owned()), ("DIR", dir), ("SAVES", saves.to_string())];
+        let mut counts = BTreeMap::new();
+        for _ in 0..20 {
+            rustix::fs::sync();
+            let Some(counted) = strace::count(name, &SYNCS, &envs) else {
+                skip!("there is no strace(1), or it may not trace");
+            };
+            counts = counted;
+            if counts["syncfs"] > 0 {
+                break;
+            }
+        }
+        let context = format!("{}: {counts:?}", disk.name());
+        assert_eq!((counts["syncfs"], counts["fsync"]), (1, 2 * saves), "{context}");
+        for target in targets(disk.path(), saves) {
+            assert_reads(&target, "new");
+            assert_no_temps(target.parent().unwrap());
+        }
+    }
+}
+
+/// The device has room for a part of the files only.
+#[test]
+fn a_sync_that_fails_in_a_cycle_fails_its_save() {
     let disk = need!(Disk::ext4_over_full_tmpfs(1 << 20));
     let targets = targets(disk.path(), 12);
     old_versions(&targets, disk.path());
