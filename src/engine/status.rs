@@ -12,7 +12,7 @@ pub enum Engine {
     #[default]
     Auto,
     /// io_uring for every save that it can carry, each a chain of linked operations, many in one
-    /// submission; or no writer.
+    /// submission; or no writer. Their syncs are not shared.
     Uring,
     /// Plain system calls on a bounded pool of threads. Saves that come together share their syncs.
     Threads,
