@@ -1,10 +1,11 @@
 //! The adapter for whoever streams: a file that becomes the target on commit, or never was.
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use crate::engine::calls::Calls;
+use crate::engine::calls;
 use crate::error::{Cause, Error, Result};
 use crate::job::Job;
 use crate::plan::{Outcome, Step};
@@ -34,7 +35,8 @@ use crate::sys::fork;
 #[must_use = "dropping it discards what was written; call `commit`"]
 pub struct AtomicFile {
     /// `None` only once it is committed.
-    calls: Option<Calls>,
+    job: Option<Job>,
+    file: Option<OwnedFd>,
     target: std::path::PathBuf,
     generation: u64,
     written: usize,
@@ -52,14 +54,14 @@ impl AtomicFile {
 
     pub(crate) fn new(job: Job) -> Result<AtomicFile> {
         let target = job.place.shown.clone();
-        let mut calls = Calls::new(job);
-        calls.run_while(&[], |step| step != Step::Write);
-        if calls.next().is_none() {
-            calls.finish(Carrier::Caller, 0)?;
+        let (mut job, mut file) = (job, None);
+        calls::run_while(&mut job, &mut file, &[], |step| step != Step::Write);
+        if job.next().is_none() {
+            calls::finish(job, Carrier::Caller, 0)?;
             return Err(Error::new(target, Step::Open, Outcome::Unchanged, Cause::EngineLost));
         }
         let generation = fork::generation();
-        Ok(AtomicFile { calls: Some(calls), target, generation, written: 0, failed: None })
+        Ok(AtomicFile { job: Some(job), file, target, generation, written: 0, failed: None })
     }
 
     /// Syncs what was written, makes it the target and syncs the directory.
@@ -70,16 +72,15 @@ impl AtomicFile {
     /// child [`Cause::Forked`]: the file is its parent's.
     pub fn commit(mut self) -> Result<Receipt> {
         let forked = self.is_forked();
-        let Some(mut calls) = self.calls.take() else {
+        let Some(mut job) = self.job.take() else {
             return Err(self.error(Cause::EngineLost));
         };
         if forked {
-            std::mem::forget(calls);
             return Err(self.error(Cause::Forked));
         }
-        calls.record(Step::Write, self.failed.map_or(Ok(()), Err));
-        calls.run(&[]);
-        calls.finish(Carrier::Caller, self.written)
+        job.progress.record(Step::Write, self.failed.map_or(Ok(()), Err));
+        calls::run_while(&mut job, &mut self.file, &[], |_| true);
+        calls::finish(job, Carrier::Caller, self.written)
     }
 
     fn is_forked(&self) -> bool {
@@ -96,8 +97,7 @@ impl Write for AtomicFile {
         if self.is_forked() {
             return Err(self.error(Cause::Forked).into());
         }
-        let file = self.calls.as_ref().and_then(Calls::file);
-        let file = file.ok_or(io::ErrorKind::BrokenPipe)?;
+        let file = self.file.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         match rustix::io::write(file, bytes) {
             Ok(written) => {
                 self.written += written;
@@ -120,14 +120,10 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
+        // In a forked child the temporary file is the parent's, who may yet commit it.
         let forked = self.is_forked();
-        if let Some(mut calls) = self.calls.take() {
-            if forked {
-                // The temporary file is the parent's, who may yet commit it.
-                std::mem::forget(calls);
-            } else {
-                calls.clean();
-            }
+        if let Some(mut job) = self.job.take().filter(|_| !forked) {
+            calls::clean(&mut job);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A request made ready for an engine: the directory is open, what stands at the target was looked
-//! at, names and shape are settled. From here on nothing is decided that is not in the plan.
+//! at, names and shape are settled. From here on nothing is decided that is not in the plan, and
+//! the job knows how far it has come.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,7 +21,7 @@ use crate::temp;
 const ACCESS_LIST: &str = "system.posix_acl_access";
 const DEFAULT_ACCESS_LIST: &str = "system.posix_acl_default";
 
-/// A save, ready to be carried out.
+/// A save that is ready to be carried out, or on its way.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub place: Place,
@@ -30,6 +31,7 @@ pub(crate) struct Job {
     /// without it).
     pub temp: CString,
     pub link: CString,
+    pub progress: Progress,
 }
 
 /// What a look at the target has settled.
@@ -84,20 +86,19 @@ impl Job {
         };
         let link = settled.previous.as_ref().map(|_| temp::unique()).unwrap_or_default();
         let create_new = options.create_new;
-        Ok(Job { place, settled, create_new, temp: temp::unique(), link })
+        let progress = Progress::new(settled.shape());
+        Ok(Job { place, settled, create_new, temp: temp::unique(), link, progress })
     }
 
-    /// Which steps this save takes.
-    pub(crate) fn shape(&self) -> Shape {
-        let Settled { attributes, previous, promise, write_syncs, .. } = &self.settled;
-        Shape {
-            durable: *promise == Promise::Durable,
-            attributes: attributes.owner.is_some()
-                || attributes.access_list.is_some()
-                || attributes.inherits_list,
-            keep_previous: previous.is_some(),
-            write_syncs: *write_syncs,
-        }
+    /// The step to run, or `None` when the save has ended, well or not.
+    pub(crate) fn next(&self) -> Option<Step> {
+        self.progress.next()
+    }
+
+    /// Begins anew, with a new file; nothing of the old one is left.
+    pub(crate) fn restart(&mut self) {
+        self.temp = temp::unique();
+        self.progress = Progress::new(self.settled.shape());
     }
 
     /// Does the mode given at `open` become the file's mode, for a thread whose umask is 0? Not
@@ -111,23 +112,20 @@ impl Job {
         if self.create_new { RenameFlags::NOREPLACE } else { RenameFlags::empty() }
     }
 
-    /// Was the temporary file there, as its removal was answered? Where it could not be removed (a
-    /// dying disk), a look tells.
-    pub(crate) fn temp_was_there(&self, removal: Result<(), Errno>) -> bool {
-        match removal {
+    /// Takes the answer of the temporary file's removal. Where it could not be removed (a dying disk),
+    /// a look tells whether it was there.
+    pub(crate) fn temp_was_removed(&mut self, removal: Result<(), Errno>) {
+        let was_there = match removal {
             Ok(()) => true,
             Err(Errno::NOENT) => false,
             Err(_) => inode::at(&self.place.dir, &self.temp).is_ok(),
-        }
+        };
+        self.progress.temp_is_gone(was_there);
     }
 
     /// What a save that came to its end answers.
-    pub(crate) fn answer(
-        self,
-        progress: &Progress,
-        carrier: Carrier,
-        bytes: usize,
-    ) -> Result<Receipt> {
+    pub(crate) fn answer(self, carrier: Carrier, bytes: usize) -> Result<Receipt> {
+        let progress = self.progress;
         let Some(step) = progress.failed() else {
             let durability = match self.settled.promise {
                 Promise::Durable if progress.is_unprovable() => Durability::DurableUnproven,
@@ -148,6 +146,19 @@ impl Job {
 }
 
 impl Settled {
+    /// Which steps the save takes.
+    pub(crate) fn shape(&self) -> Shape {
+        let Settled { attributes, previous, promise, write_syncs, .. } = self;
+        Shape {
+            durable: *promise == Promise::Durable,
+            attributes: attributes.owner.is_some()
+                || attributes.access_list.is_some()
+                || attributes.inherits_list,
+            keep_previous: previous.is_some(),
+            write_syncs: *write_syncs,
+        }
+    }
+
     fn of(place: &Place, options: &Options) -> Result<Settled, (Step, Cause)> {
         let refuse = |why| (Step::Accept, Cause::InvalidRequest(why));
         let mode = options.mode.unwrap_or(DEFAULT_MODE);

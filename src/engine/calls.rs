@@ -2,7 +2,6 @@
 //! pool's threads do, and what finishes a save that the ring cannot.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,148 +11,110 @@ use crate::filesystem;
 use crate::inode::{self, Look};
 use crate::job::Job;
 use crate::liveness;
-use crate::plan::{Progress, Step};
+use crate::plan::Step;
 use crate::receipt::{Carrier, Receipt};
 use crate::temp;
-
-/// Carries a job out on the calling thread, from beginning to end.
-pub(crate) fn carry(job: Job, payload: &[u8]) -> Result<Receipt> {
-    let mut calls = Calls::new(job);
-    calls.run(payload);
-    calls.finish(Carrier::Caller, payload.len())
-}
 
 /// How often a temporary name that is taken is replaced by another.
 const NAMES_MAX: usize = 16;
 
-/// A job that is being carried out by plain calls.
-#[derive(Debug)]
-pub(crate) struct Calls {
-    job: Job,
-    progress: Progress,
-    file: Option<OwnedFd>,
+/// Carries a job out on the calling thread, from beginning to end.
+pub(crate) fn carry(mut job: Job, payload: &[u8]) -> Result<Receipt> {
+    run(&mut job, payload);
+    finish(job, Carrier::Caller, payload.len())
 }
 
-impl Calls {
-    pub(crate) fn new(job: Job) -> Calls {
-        let progress = Progress::new(job.shape());
-        Calls { job, progress, file: None }
-    }
+/// Runs every step that is left.
+pub(crate) fn run(job: &mut Job, payload: &[u8]) {
+    run_while(job, &mut None, payload, |_| true);
+}
 
-    /// Goes on with a save whose file is written, from the step that `progress` names.
-    pub(crate) fn resume(job: Job, progress: Progress) -> Calls {
-        Calls { job, progress, file: None }
+/// Runs steps up to the first that is not to be run here. `file` is the temporary file, open from
+/// the step that makes it on; what comes after its sync does not need it.
+pub(crate) fn run_while(
+    job: &mut Job,
+    file: &mut Option<OwnedFd>,
+    payload: &[u8],
+    here: impl Fn(Step) -> bool,
+) {
+    while let Some(step) = job.next().filter(|step| here(*step)) {
+        let answer = call(step, job, file, payload);
+        job.progress.record(step, answer);
     }
+}
 
-    /// Runs every step that is left.
-    pub(crate) fn run(&mut self, payload: &[u8]) {
-        self.run_while(payload, |_| true);
-    }
-
-    /// Runs steps up to the first that is not to be run here.
-    pub(crate) fn run_while(&mut self, payload: &[u8], here: impl Fn(Step) -> bool) {
-        while let Some(step) = self.next().filter(|step| here(*step)) {
-            let answer = self.call(step, payload);
-            self.progress.record(step, answer);
+fn call(
+    step: Step,
+    job: &mut Job,
+    file: &mut Option<OwnedFd>,
+    payload: &[u8],
+) -> Result<(), Errno> {
+    let dir = job.place.dir.as_fd();
+    match step {
+        Step::Open => {
+            *file = Some(create(job)?);
+            Ok(())
         }
-    }
-
-    /// The step to run, or `None` when the save has ended, well or not.
-    pub(crate) fn next(&self) -> Option<Step> {
-        self.progress.next()
-    }
-
-    /// Notes what a step answered that somebody else carried out.
-    pub(crate) fn record(&mut self, step: Step, answer: Result<(), Errno>) {
-        self.progress.record(step, answer);
-    }
-
-    fn call(&mut self, step: Step, payload: &[u8]) -> Result<(), Errno> {
-        let Calls { job, file, .. } = self;
-        let dir = job.place.dir.as_fd();
-        match step {
-            Step::Open => {
-                *file = Some(create(job)?);
-                Ok(())
-            }
-            Step::SetAttributes => {
-                job.settled.attributes.set(opened(file)?.as_fd(), job.settled.mode)
-            }
-            Step::Write => write_all(opened(file)?, payload),
-            Step::Sync => {
-                let file = opened(file)?;
-                rustix::fs::fsync(file)?;
-                has_blocks(dir, inode::of(file)?)
-            }
-            Step::LinkPrevious => {
-                rustix::fs::linkat(dir, &job.place.name, dir, &job.link, AtFlags::empty())
-            }
-            Step::RenamePrevious => {
-                let previous = job.settled.previous.as_ref().ok_or(Errno::INVAL)?;
-                rustix::fs::renameat(dir, &job.link, dir, previous)
-            }
-            Step::SyncPrevious | Step::SyncDirectory => rustix::fs::fsync(dir),
-            Step::Rename => {
-                let flags = job.rename_flags();
-                rustix::fs::renameat_with(dir, &job.temp, dir, &job.place.name, flags)
-            }
-            Step::Verify => {
-                // The probe needs a descriptor, and this one has done its duty.
-                *file = None;
-                liveness::probe(dir)
-            }
-            Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => Ok(()),
+        Step::SetAttributes => job.settled.attributes.set(opened(file)?.as_fd(), job.settled.mode),
+        Step::Write => write_all(opened(file)?, payload),
+        Step::Sync => {
+            let file = opened(file)?;
+            rustix::fs::fsync(file)?;
+            has_blocks(dir, inode::of(file)?)
         }
-    }
-
-    /// The temporary file, once it is open.
-    pub(crate) fn file(&self) -> Option<&OwnedFd> {
-        self.file.as_ref()
-    }
-
-    /// The directory that holds the target.
-    pub(crate) fn dir(&self) -> &Arc<OwnedFd> {
-        &self.job.place.dir
-    }
-
-    /// Has the temporary file room on the disk for all that was written? `EIO` if not.
-    pub(crate) fn has_its_blocks(&self) -> Result<(), Errno> {
-        let dir = &self.job.place.dir;
-        has_blocks(dir.as_fd(), inode::at(dir, &self.job.temp)?)
-    }
-
-    /// Gives up the file's descriptor. What is left to do does not need it.
-    pub(crate) fn close_file(&mut self) {
-        self.file = None;
-    }
-
-    /// Begins anew, with a new file: nothing of the old one is left.
-    pub(crate) fn restart(&mut self) {
-        self.clean();
-        self.job.temp = temp::unique();
-        self.progress = Progress::new(self.job.shape());
-    }
-
-    /// Cleans up and answers.
-    pub(crate) fn finish(mut self, carrier: Carrier, bytes: usize) -> Result<Receipt> {
-        self.clean();
-        self.job.answer(&self.progress, carrier, bytes)
-    }
-
-    /// Removes what the save would leave behind.
-    pub(crate) fn clean(&mut self) {
-        self.file = None;
-        let leftovers = self.progress.leftovers();
-        let dir = &self.job.place.dir;
-        if leftovers.temp {
-            let removed = rustix::fs::unlinkat(dir, &self.job.temp, AtFlags::empty());
-            self.progress.temp_was_there(self.job.temp_was_there(removed));
+        Step::LinkPrevious => {
+            rustix::fs::linkat(dir, &job.place.name, dir, &job.link, AtFlags::empty())
         }
-        if leftovers.link {
-            // Gone in the common case, in which the rename has moved it.
-            let _ = rustix::fs::unlinkat(dir, &self.job.link, AtFlags::empty());
+        Step::RenamePrevious => {
+            let previous = job.settled.previous.as_ref().ok_or(Errno::INVAL)?;
+            rustix::fs::renameat(dir, &job.link, dir, previous)
         }
+        Step::SyncPrevious | Step::SyncDirectory => rustix::fs::fsync(dir),
+        Step::Rename => {
+            let flags = job.rename_flags();
+            rustix::fs::renameat_with(dir, &job.temp, dir, &job.place.name, flags)
+        }
+        Step::Verify => {
+            // The probe needs a descriptor, and this one has done its duty.
+            *file = None;
+            liveness::probe(dir)
+        }
+        Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => Ok(()),
     }
+}
+
+/// Has the temporary file room on the disk for all that was written? `EIO` if not.
+pub(crate) fn has_its_blocks(job: &Job) -> Result<(), Errno> {
+    let dir = &job.place.dir;
+    has_blocks(dir.as_fd(), inode::at(dir, &job.temp)?)
+}
+
+/// Cleans up and answers.
+pub(crate) fn finish(mut job: Job, carrier: Carrier, bytes: usize) -> Result<Receipt> {
+    clean(&mut job);
+    job.answer(carrier, bytes)
+}
+
+/// Removes what the save would leave behind.
+pub(crate) fn clean(job: &mut Job) {
+    let leftovers = job.progress.leftovers();
+    if leftovers.temp {
+        remove_temp(job);
+    }
+    if leftovers.link {
+        remove_link(job);
+    }
+}
+
+pub(crate) fn remove_temp(job: &mut Job) {
+    let removed = rustix::fs::unlinkat(&job.place.dir, &job.temp, AtFlags::empty());
+    job.temp_was_removed(removed);
+}
+
+pub(crate) fn remove_link(job: &mut Job) {
+    // Gone in the common case, in which the rename has moved it.
+    let _ = rustix::fs::unlinkat(&job.place.dir, &job.link, AtFlags::empty());
+    job.progress.link_is_gone();
 }
 
 fn opened(file: &Option<OwnedFd>) -> Result<&OwnedFd, Errno> {

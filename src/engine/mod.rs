@@ -2,13 +2,12 @@
 //!
 //! ```text
 //!   Task ──▶ Running::submit ──▶ group: saves that come together share their syncs
-//!                          │            │
-//!                          │            ▼
-//!                          ├───▶ pool: plain system calls on a bounded number of threads
-//!                          │            ▲
-//!                          │            │ what the ring cannot do, or no longer does
-//!                          └───▶ uring: one thread owns the ring; a save is a chain of linked
-//!                                       entries, a batch is one io_uring_enter
+//!                    │ alone            │ what each save has to do for itself
+//!                    ▼                  ▼
+//!            uring: one thread owns the ring; a save is a chain of linked entries, however many
+//!                    │ saves there are, they are one io_uring_enter
+//!                    ▼ what the ring cannot do, or no longer does, and all where there is no ring
+//!            pool: plain system calls on a bounded number of threads
 //! ```
 //!
 //! A [`Task`] owns everything that a save needs: open directory, names, payload. It belongs to the
@@ -25,8 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::job::{Job, Promise};
-use crate::task::Tasks;
-use group::Groups;
+use crate::task::{Task, Tasks};
+use group::{Carriers, Groups};
 use pool::{Pool, Work};
 pub use status::{Engine, EngineKind, EngineStatus, StartError, Why};
 
@@ -59,40 +58,47 @@ const STRAIGHT_MAX: usize = 256 << 10;
 impl Running {
     pub(crate) fn start(config: Config) -> Result<Running, StartError> {
         let pool = Arc::new(Pool::new(config.threads));
-        let groups = Groups::new(&pool);
-        let status = |kind, why| Arc::new(Mutex::new(EngineStatus { kind, why }));
-        let why = match config.engine {
-            Engine::Uring => {
-                let status = status(EngineKind::Uring, Why::Asked);
-                let ring = uring::start(config, &pool, &status);
-                let ring = Some(ring.map_err(StartError::RingUnavailable)?);
-                return Ok(Running { ring, pool, groups, status });
-            }
-            Engine::Threads => Why::Asked,
-            Engine::Auto => Why::Fastest,
+        let (kind, why) = match config.engine {
+            Engine::Uring => (EngineKind::Uring, Why::Asked),
+            Engine::Threads => (EngineKind::Threads, Why::Asked),
+            Engine::Auto => (EngineKind::Threads, Why::Fastest),
         };
+        let status = Arc::new(Mutex::new(EngineStatus { kind, why }));
+        let ring = match kind {
+            EngineKind::Uring => {
+                let ring = uring::start(config, &pool, &status);
+                Some(ring.map_err(StartError::RingUnavailable)?)
+            }
+            EngineKind::Threads => None,
+        };
+        let groups = Groups::new(Carriers { pool: Arc::clone(&pool), ring: ring.clone() });
+        let running = Running { ring, pool, groups, status };
         // At least one thread, now: later there may be no more to be had.
-        pool.start_resident().map_err(StartError::NoThread)?;
-        let status = status(EngineKind::Threads, why);
-        Ok(Running { ring: None, pool, groups, status })
+        if let Err(error) = running.pool.start() {
+            running.close();
+            return Err(StartError::NoThread(error));
+        }
+        Ok(running)
     }
 
     /// Hands saves to the engine, all at once, so that they can share a submission or their syncs.
     /// `alone`: there is one, and nothing else is in flight.
-    pub(crate) fn submit(&self, mut tasks: Tasks, alone: bool) {
-        if let Some(ring) = &self.ring {
-            match ring.push(tasks) {
-                Ok(()) => return,
-                // The ring was given up: its thread serves the pool now.
-                Err(back) => tasks = back,
-            }
-        }
-        if !alone {
-            return self.groups.submit(tasks);
-        }
-        for task in tasks {
-            if let Some(work) = self.pool.enqueue(Work::Whole(task)) {
-                // The ring's thread panicked, and no other could be made. Never leave a save undone.
+    pub(crate) fn submit(&self, tasks: Tasks, alone: bool) {
+        let is_single = |task: &Task| alone || task.payload.len() > group::PAYLOAD_MAX;
+        let (single, together) = tasks.into_iter().partition(|task| is_single(task));
+        self.groups.submit(together);
+        self.submit_single(single);
+    }
+
+    /// Saves that share nothing.
+    fn submit_single(&self, tasks: Tasks) {
+        let left = match &self.ring {
+            Some(ring) if !tasks.is_empty() => ring.push(tasks).err().unwrap_or_default(),
+            _ => tasks,
+        };
+        for task in left {
+            if let Some(work) = self.pool.enqueue(Work::Save(task)) {
+                // There is no thread. Never leave a save undone.
                 work.carry();
             }
         }

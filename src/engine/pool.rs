@@ -2,19 +2,16 @@
 //!
 //! A thread that takes work makes another if none is free, up to the limit; they end after some idle
 //! seconds. Threads are made by threads of the library only, never by a caller, whose credentials
-//! they would inherit. One that was promised (`resident`) stays until the pool is closed: where no
-//! more threads can be made, it does everything.
+//! they would inherit; but for the first, which is made with the writer and stays until the pool is
+//! closed: where no more threads can be made, it does everything.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::calls::Calls;
+use super::calls;
 use super::group::{Groups, LaneKey, Share};
-use crate::plan::Progress;
-use crate::receipt::Carrier;
 use crate::sys::thread;
 use crate::task::{Ended, Task};
 
@@ -24,10 +21,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What a thread of the pool does.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A save from its beginning.
-    Whole(Box<Task>),
-    /// A save whose target is replaced, from the step that the progress names.
-    Rest(Box<Task>, Progress),
+    /// A save, from where it is to its end.
+    Save(Box<Task>),
     /// Cycles of a lane.
     Cycles(Arc<Groups>, LaneKey),
     /// What another thread shares out.
@@ -37,21 +32,14 @@ pub(crate) enum Work {
 impl Work {
     /// Does it, on this thread.
     pub(crate) fn carry(self) {
-        let (task, progress, carrier) = match self {
-            Work::Whole(task) => (task, None, Carrier::Pool),
-            // The ring has replaced the target; here it is only finished.
-            Work::Rest(task, progress) => (task, Some(progress), Carrier::Ring),
-            Work::Cycles(groups, key) => return groups.serve(key),
-            Work::Help(share) => return share.take_part(),
-        };
-        let Task { job, payload, permit, reply, .. } = *task;
-        let mut calls = match progress {
-            None => Calls::new(job),
-            Some(progress) => Calls::resume(job, progress),
-        };
-        calls.run(&payload);
-        let answer = calls.finish(carrier, payload.len());
-        Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
+        match self {
+            Work::Save(mut task) => {
+                calls::run(&mut task.job, &task.payload);
+                Ended::answer_all(vec![task.end()]);
+            }
+            Work::Cycles(groups, key) => groups.serve(key),
+            Work::Help(share) => share.take_part(),
+        }
     }
 }
 
@@ -67,8 +55,6 @@ struct State {
     queue: VecDeque<Work>,
     threads: usize,
     busy: usize,
-    /// Somebody serves the pool until it is closed, or will.
-    resident: bool,
     closed: bool,
 }
 
@@ -81,26 +67,13 @@ impl Pool {
         self.threads_max
     }
 
-    /// Takes work from a thread of the library's; gives it back if there is nobody to do it and
-    /// nobody can be made.
-    #[must_use = "work that is given back must be done by the caller"]
-    pub(crate) fn submit(self: &Arc<Pool>, work: Work) -> Option<Work> {
-        let mut state = self.lock();
-        if state.threads == 0 {
-            self.grow(state);
-            state = self.lock();
-        }
-        self.enqueue_locked(state, work)
-    }
-
-    /// Takes work from a caller. It makes no thread: that would have the caller's credentials.
+    /// Takes work. It makes no thread here: that would have the caller's credentials.
+    ///
+    /// Gives the work back if there is no thread: the pool was closed, and all are gone.
     #[must_use = "work that is given back must be done by the caller"]
     pub(crate) fn enqueue(&self, work: Work) -> Option<Work> {
-        self.enqueue_locked(self.lock(), work)
-    }
-
-    fn enqueue_locked(&self, mut state: MutexGuard<'_, State>, work: Work) -> Option<Work> {
-        if state.threads == 0 && !state.resident {
+        let mut state = self.lock();
+        if state.threads == 0 {
             return Some(work);
         }
         state.queue.push_back(work);
@@ -108,28 +81,9 @@ impl Pool {
         None
     }
 
-    /// Starts the thread that stays, and waits until it runs.
-    pub(crate) fn start_resident(self: &Arc<Pool>) -> io::Result<()> {
-        let (started, starts) = sync_channel(1);
-        let pool = Arc::clone(self);
-        thread::spawn("ringseal-pool", move || {
-            pool.promise_resident();
-            let _ = started.send(());
-            pool.serve();
-        })?;
-        let _ = starts.recv();
-        Ok(())
-    }
-
-    /// The caller will serve: work may be queued although there is no thread yet.
-    pub(crate) fn promise_resident(&self) {
-        self.lock().resident = true;
-    }
-
-    /// Does work on this thread until the pool is closed and empty.
-    pub(crate) fn serve(self: &Arc<Pool>) {
-        self.lock().threads += 1;
-        self.work(None);
+    /// Starts the first thread, the one that stays.
+    pub(crate) fn start(self: &Arc<Pool>) -> io::Result<()> {
+        self.spawn(self.lock(), None)
     }
 
     /// No more work will come.
@@ -138,14 +92,20 @@ impl Pool {
         self.wake.notify_all();
     }
 
-    /// Makes one more thread, if that is allowed and possible.
-    fn grow(self: &Arc<Pool>, mut state: MutexGuard<'_, State>) {
+    /// Makes one more thread, which ends when it was idle for so long, or when the pool is closed.
+    fn spawn(
+        self: &Arc<Pool>,
+        mut state: MutexGuard<'_, State>,
+        idle_for: Option<Duration>,
+    ) -> io::Result<()> {
         state.threads += 1;
         drop(state);
         let pool = Arc::clone(self);
-        if thread::spawn("ringseal-pool", move || pool.work(Some(IDLE))).is_err() {
+        let spawned = thread::spawn("ringseal-pool", move || pool.work(idle_for));
+        if spawned.is_err() {
             self.lock().threads -= 1;
         }
+        spawned.map(drop)
     }
 
     /// The loop of one thread, which is counted in `threads` already.
@@ -156,7 +116,8 @@ impl Pool {
                 state.busy += 1;
                 // One thread is always free, so that no work waits for another to end.
                 if state.busy == state.threads && state.threads < self.threads_max {
-                    self.grow(state);
+                    // Where none can be made, those that are there do it.
+                    let _ = self.spawn(state, Some(IDLE));
                 } else {
                     drop(state);
                 }

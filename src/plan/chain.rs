@@ -60,11 +60,17 @@ impl Op {
 /// (write(2)), and a multiple of every block size.
 pub(crate) const WRITE_MAX: usize = 1 << 30;
 
-/// The next chain: the longest run of steps from here on that may be submitted together.
-pub(crate) fn next_chain(progress: &Progress, payload_len: usize) -> Vec<Op> {
+/// The next chain: the longest run of steps from here on that may be submitted together, up to the
+/// first that is not to be run `here`. `slot_is_full`: an earlier chain has left the temp open.
+pub(crate) fn next_chain(
+    progress: &Progress,
+    payload_len: usize,
+    slot_is_full: bool,
+    here: impl Fn(Step) -> bool,
+) -> Vec<Op> {
     let mut chain: Vec<Op> = Vec::with_capacity(8);
     let mut all = Vec::with_capacity(12);
-    let mut steps = progress.remaining().peekable();
+    let mut steps = progress.remaining().take_while(|step| here(*step)).peekable();
     while let Some(step) = steps.next() {
         match step {
             Step::Open => all.push(Op::Open),
@@ -89,7 +95,9 @@ pub(crate) fn next_chain(progress: &Progress, payload_len: usize) -> Vec<Op> {
             Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => {}
         }
     }
-    all.push(Op::Close);
+    if slot_is_full || all.iter().any(|op| matches!(op, Op::Open | Op::Verify)) {
+        all.push(Op::Close);
+    }
     for op in all {
         if chain.last().is_some_and(|last| !last.breaks_chain() && !op.is_harmless()) {
             break;
@@ -136,9 +144,11 @@ pub(crate) fn record_chain(
         if index == 0 && is_not_started(answer) {
             return ChainEnd::NotStarted;
         }
+        if *op == Op::Close {
+            continue;
+        }
         let Some(step) = progress.next() else { break };
         match *op {
-            Op::Close => {}
             Op::Write { len, .. } if answer.is_ok() && *result as usize != len => {
                 return ChainEnd::ShortWrite;
             }

@@ -223,15 +223,16 @@ impl Progress {
         self.leftovers.temp = !self.renamed;
     }
 
-    /// Was the temp still under its name when it was to be removed? Only that proves that a rename
-    /// that failed doubtfully did not happen.
-    pub(crate) fn temp_was_there(&mut self, was_there: bool) {
+    /// The temp was removed, as far as it can be. Was it under its name until then? Only that proves
+    /// that a rename that failed doubtfully did not happen.
+    pub(crate) fn temp_is_gone(&mut self, was_there: bool) {
+        self.leftovers.temp = false;
         self.lost |= self.doubtful && !was_there;
     }
 
-    /// May the whole save be started anew, by other means? Not once the target is replaced.
-    pub(crate) fn may_restart(&self) -> bool {
-        !self.renamed && !self.lost
+    /// The link was removed, or had been moved.
+    pub(crate) fn link_is_gone(&mut self) {
+        self.leftovers.link = false;
     }
 
     /// May write and sync be one operation?

@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use crate::engine::calls;
 use crate::error::Result;
 use crate::job::Job;
-use crate::receipt::Receipt;
+use crate::receipt::{Carrier, Receipt};
 use limits::Permit;
 use reply::Reply;
 
@@ -20,6 +21,8 @@ pub(crate) struct Task {
     pub payload: Bytes,
     /// It needs a call that the ring does not have.
     pub by_calls: bool,
+    /// Who has carried it so far.
+    pub carrier: Carrier,
     pub permit: Permit,
     pub reply: Reply,
 }
@@ -32,8 +35,22 @@ impl Task {
     /// Takes a job, on the caller's thread.
     pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Box<Task> {
         // io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
-        let by_calls = job.shape().attributes || !job.open_mode_is_exact();
-        Box::new(Task { job, payload, by_calls, permit, reply })
+        let by_calls = job.settled.shape().attributes || !job.open_mode_is_exact();
+        Box::new(Task { job, payload, by_calls, carrier: Carrier::Pool, permit, reply })
+    }
+
+    /// Begins anew, with a new file.
+    pub(crate) fn restart(&mut self) {
+        calls::clean(&mut self.job);
+        self.job.restart();
+        self.carrier = Carrier::Pool;
+    }
+
+    /// Cleans up after a save that has come to its end.
+    pub(crate) fn end(self) -> Ended {
+        let Task { job, payload, carrier, permit, reply, .. } = self;
+        let answer = calls::finish(job, carrier, payload.len());
+        Ended { payload, permit, reply, answer }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::doors::{assert_reads, assert_unchanged, engines, writer};
 use crate::liveness::on_rename;
 use crate::support::{Disk, Skipped, assert_no_temps, child, need, seccomp, skip, strace};
 
-const SYNCS: [&str; 3] = ["syncfs", "fsync", "fdatasync"];
+const CALLS: [&str; 4] = ["syncfs", "fsync", "fdatasync", "io_uring_enter"];
 
 /// A directory for each target, as a runtime has it.
 fn targets(below: &Path, count: usize) -> Vec<PathBuf> {
@@ -50,11 +50,19 @@ fn until_quiet() {
     }
 }
 
+/// The engine that the parent names.
+fn engine_of_child() -> Engine {
+    match std::env::var("ENGINE").unwrap().as_str() {
+        "Uring" => Engine::Uring,
+        _ => Engine::Threads,
+    }
+}
+
 /// The child of the tests that count: saves below `DIR` as `HOW` says.
 fn saves_in_a_child() {
     let below = PathBuf::from(std::env::var_os("DIR").unwrap());
     let count: usize = std::env::var("SAVES").unwrap().parse().unwrap();
-    let writer = Writer::builder().engine(Engine::Threads).max_in_flight(1024).build().unwrap();
+    let writer = Writer::builder().engine(engine_of_child()).max_in_flight(1024).build().unwrap();
     let receipts: Vec<Receipt> = match std::env::var("HOW").unwrap().as_str() {
         "all" => {
             let requests: Vec<_> =
@@ -84,22 +92,27 @@ fn saves_in_a_child() {
     writer.close_blocking();
 }
 
-/// The syncs of saves in a child. Where others have written much, files are synced one by one: so it
-/// is tried again, after everything was written, until they are few.
-fn syncs(
+/// Counts the calls of saves in a child. Where others have written much, files are synced one by one:
+/// so it is tried again, after everything was written, until the counts are as expected.
+fn calls(
     name: &str,
+    engine: Engine,
     how: &str,
     below: &Path,
     saves: usize,
-    few: usize,
+    expected: impl Fn(&BTreeMap<String, usize>) -> bool,
 ) -> Option<BTreeMap<String, usize>> {
-    let dir = below.to_str().unwrap().to_owned();
-    let envs = [("HOW", how.to_owned()), ("DIR", dir), ("SAVES", saves.to_string())];
+    let envs = [
+        ("ENGINE", format!("{engine:?}")),
+        ("HOW", how.to_owned()),
+        ("DIR", below.to_str().unwrap().to_owned()),
+        ("SAVES", saves.to_string()),
+    ];
     let mut counts = BTreeMap::new();
     for _ in 0..20 {
         rustix::fs::sync();
-        counts = strace::count(name, &SYNCS, &envs)?;
-        if counts.values().sum::<usize>() <= few {
+        counts = strace::count(name, &CALLS, &envs)?;
+        if expected(&counts) {
             break;
         }
     }
@@ -112,13 +125,20 @@ fn many_files_cost_two_syncs() {
     child::run_if_child(name, saves_in_a_child);
     for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
         let disk = need!(make());
-        for saves in [50, 500] {
-            let Some(counts) = syncs(name, "all", disk.path(), saves, 2) else {
+        for (engine, saves) in
+            engines().into_iter().flat_map(|engine| [(engine, 50), (engine, 500)])
+        {
+            // One sync before the renames, one behind them; on the ring, one submission for what
+            // comes before each.
+            let enters = if engine == Engine::Uring { 2 } else { 0 };
+            let expected = |counts: &BTreeMap<String, usize>| {
+                (counts["syncfs"], counts["fsync"], counts["io_uring_enter"]) == (2, 0, enters)
+            };
+            let counts = calls(name, engine, "all", disk.path(), saves, expected);
+            let Some(counts) = counts else {
                 skip!("there is no strace(1), or it may not trace");
             };
-            let context = format!("{saves} saves on {}: {counts:?}", disk.name());
-            // One before the renames, one behind them.
-            assert_eq!((counts["syncfs"], counts["fsync"]), (2, 0), "{context}");
+            assert!(expected(&counts), "{saves} saves on {}, {engine:?}: {counts:?}", disk.name());
         }
     }
 }
@@ -132,13 +152,9 @@ fn a_directory_is_synced_once_a_cycle() {
     let overlay = need!(Disk::overlay(""));
     let no_journal = need!(Disk::ext4_with(64 << 20, &["-O", "^has_journal"], "defaults"));
     for disk in [overlay, no_journal] {
-        let envs = [
-            ("HOW", "one directory".to_owned()),
-            ("DIR", disk.path().to_str().unwrap().to_owned()),
-            ("SAVES", "30".to_owned()),
-        ];
-        rustix::fs::sync();
-        let Some(counts) = strace::count(name, &SYNCS, &envs) else {
+        let dir = disk.path();
+        let counts = calls(name, Engine::Threads, "one directory", dir, 30, |_| true);
+        let Some(counts) = counts else {
             skip!("there is no strace(1), or it may not trace");
         };
         let context = format!("{}: {counts:?}", disk.name());
@@ -153,16 +169,24 @@ fn a_stream_of_saves_forms_cycles() {
     child::run_if_child(name, saves_in_a_child);
     let disk = need!(Disk::ext4());
     let (callers, saves) = (32, 32 * 20);
-    let Some(counts) = syncs(name, "callers", disk.path(), callers, saves / 2) else {
-        skip!("there is no strace(1), or it may not trace");
-    };
-    let all: usize = counts.values().sum();
-    assert!(all <= saves / 2, "{saves} saves by themselves are {} syncs: {counts:?}", 2 * saves);
+    for engine in engines() {
+        // By themselves they are two syncs for each, or one submission for each.
+        let few = |counts: &BTreeMap<String, usize>| {
+            counts["syncfs"] > 0 && counts.values().sum::<usize>() <= saves / 2
+        };
+        let counts = calls(name, engine, "callers", disk.path(), callers, few);
+        let Some(counts) = counts else {
+            skip!("there is no strace(1), or it may not trace");
+        };
+        assert!(few(&counts), "{saves} saves, {engine:?}: {counts:?}");
+    }
 }
 
 #[test]
 fn each_has_its_own_answer() {
-    for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
+    let makes = [Disk::ext4, Disk::xfs, Disk::btrfs];
+    for (engine, make) in engines().into_iter().flat_map(|engine| makes.map(|make| (engine, make)))
+    {
         let disk = need!(make());
         let targets = targets(disk.path(), 40);
         old_versions(&targets, disk.path());
@@ -185,7 +209,7 @@ fn each_has_its_own_answer() {
             let bytes = if id == 12 { Vec::new() } else { format!("new {id}").into_bytes() };
             Request::new(target, bytes).with(options)
         });
-        let answers = writer(Engine::Threads).replace_all_blocking(requests);
+        let answers = writer(engine).replace_all_blocking(requests);
         for (id, (answer, target)) in answers.into_iter().zip(&targets).enumerate() {
             match id {
                 3 => drop(assert_unchanged(answer, Step::Check, libc::EISDIR)),
@@ -193,7 +217,10 @@ fn each_has_its_own_answer() {
                 7 => drop(assert_unchanged(answer, Step::Check, libc::EEXIST)),
                 _ => {
                     let receipt = answer.unwrap_or_else(|error| panic!("{id}: {error}"));
-                    assert_eq!(receipt.carrier, Carrier::Pool);
+                    // What keeps its mode needs a call that the ring does not have.
+                    let by_ring = engine == Engine::Uring && id != 11;
+                    let carrier = if by_ring { Carrier::Ring } else { Carrier::Pool };
+                    assert_eq!(receipt.carrier, carrier, "{id}");
                     let expected = if id == 10 { Durability::Atomic } else { Durability::Durable };
                     assert_eq!(receipt.durability, expected, "{id}");
                     let bytes = if id == 12 { String::new() } else { format!("new {id}") };
@@ -218,24 +245,21 @@ fn a_barrier_that_fails_is_followed_by_a_sync_for_each() {
     for make in [Disk::ext4, Disk::xfs, Disk::btrfs] {
         let disk = need!(make());
         let saves = 200;
-        let dir = disk.path().to_str().unwrap().to_owned();
-        let envs = [("HOW", "all".to_owned()), ("DIR", dir), ("SAVES", saves.to_string())];
-        let mut counts = BTreeMap::new();
-        for _ in 0..20 {
-            rustix::fs::sync();
-            let Some(counted) = strace::count(name, &SYNCS, &envs) else {
+        for engine in engines() {
+            let tried = |counts: &BTreeMap<String, usize>| counts["syncfs"] > 0;
+            let counts = calls(name, engine, "all", disk.path(), saves, tried);
+            let Some(counts) = counts else {
                 skip!("there is no strace(1), or it may not trace");
             };
-            counts = counted;
-            if counts["syncfs"] > 0 {
-                break;
+            let context = format!("{}, {engine:?}: {counts:?}", disk.name());
+            // The ring's own are no calls.
+            let fsyncs = if engine == Engine::Uring { 0 } else { 2 * saves };
+            assert_eq!((counts["syncfs"], counts["fsync"]), (1, fsyncs), "{context}");
+            for target in targets(disk.path(), saves) {
+                assert_reads(&target, "new");
+                assert_no_temps(target.parent().unwrap());
+                fs::remove_file(target).unwrap();
             }
-        }
-        let context = format!("{}: {counts:?}", disk.name());
-        assert_eq!((counts["syncfs"], counts["fsync"]), (1, 2 * saves), "{context}");
-        for target in targets(disk.path(), saves) {
-            assert_reads(&target, "new");
-            assert_no_temps(target.parent().unwrap());
         }
     }
 }
@@ -243,31 +267,34 @@ fn a_barrier_that_fails_is_followed_by_a_sync_for_each() {
 /// The device has room for a part of the files only.
 #[test]
 fn a_sync_that_fails_in_a_cycle_fails_its_save() {
-    let disk = need!(Disk::ext4_over_full_tmpfs(1 << 20));
-    let targets = targets(disk.path(), 12);
-    old_versions(&targets, disk.path());
-    let large = vec![b'n'; 600 << 10];
-    let requests: Vec<_> = targets.iter().map(|target| (target.clone(), large.clone())).collect();
-    until_quiet();
-    let answers = writer(Engine::Threads).replace_all_blocking(requests);
-    for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        assert!(matches!(error.step(), Step::Sync | Step::Write), "{error}");
-        assert!(matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EIO)), "{error}");
-        assert_eq!(error.outcome(), Outcome::Unchanged, "{error}");
-    }
-    assert!(answers.iter().any(Result::is_err), "more than the device can take");
-    disk.remount();
-    for (answer, target) in answers.iter().zip(&targets) {
-        let expected: &[u8] = if answer.is_ok() { &large } else { b"old" };
-        assert_reads(target, expected);
-        assert_no_temps(target.parent().unwrap());
+    for engine in engines() {
+        let disk = need!(Disk::ext4_over_full_tmpfs(1 << 20));
+        let targets = targets(disk.path(), 12);
+        old_versions(&targets, disk.path());
+        let large = vec![b'n'; 600 << 10];
+        let requests: Vec<_> =
+            targets.iter().map(|target| (target.clone(), large.clone())).collect();
+        until_quiet();
+        let answers = writer(engine).replace_all_blocking(requests);
+        for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            assert!(matches!(error.step(), Step::Sync | Step::Write), "{error}");
+            assert!(matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EIO)), "{error}");
+            assert_eq!(error.outcome(), Outcome::Unchanged, "{error}");
+        }
+        assert!(answers.iter().any(Result::is_err), "more than the device can take");
+        disk.remount();
+        for (answer, target) in answers.iter().zip(&targets) {
+            let expected: &[u8] = if answer.is_ok() { &large } else { b"old" };
+            assert_reads(target, expected);
+            assert_no_temps(target.parent().unwrap());
+        }
     }
 }
 
 /// Filesystems that die in the middle of a cycle: whoever was told Ok is there afterwards.
 #[test]
 fn a_filesystem_that_dies_in_a_cycle() {
-    fn dies(make: fn() -> Result<Disk, Skipped>) -> Result<(), Skipped> {
+    fn dies(engine: Engine, make: fn() -> Result<Disk, Skipped>) -> Result<(), Skipped> {
         let mut failures = 0;
         for at in [0, 20, 39, 0, 20, 39] {
             let disk = Arc::new(make()?);
@@ -279,7 +306,7 @@ fn a_filesystem_that_dies_in_a_cycle() {
             });
             let requests: Vec<_> = targets.iter().map(|target| (target.clone(), "new")).collect();
             until_quiet();
-            let answers = writer(Engine::Threads).replace_all_blocking(requests);
+            let answers = writer(engine).replace_all_blocking(requests);
             watch.wait();
             disk.remount();
             for (answer, target) in answers.iter().zip(&targets) {
@@ -298,8 +325,10 @@ fn a_filesystem_that_dies_in_a_cycle() {
         assert!(failures > 0, "the filesystem died too late every time");
         Ok(())
     }
-    need!(dies(Disk::ext4));
-    need!(dies(Disk::xfs));
+    for engine in engines() {
+        need!(dies(engine, Disk::ext4));
+        need!(dies(engine, Disk::xfs));
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ mod tests {
     fn every_item_is_done_once_with_helpers_and_without() {
         let alone = Arc::new(Pool::new(4));
         let helped = Arc::new(Pool::new(4));
-        helped.start_resident().unwrap();
+        helped.start().unwrap();
         for pool in [&alone, &helped] {
             for count in [0, 1, 3, 1000] {
                 let items: Vec<(usize, usize)> = (0..count).map(|id| (id, 0)).collect();

@@ -1,14 +1,17 @@
 //! Group commit: saves that come together, or pile up, share their syncs.
 //!
 //! ```text
-//!   submit ──▶ lane of the filesystem: what waits ──▶ cycle: own steps, barrier, own steps, ...
-//!                                                       on a thread of the pool, helped by others
+//!   submit ──▶ lane of the filesystem: what waits ──▶ cycle, on a thread of the pool:
+//!                                                       own steps      by the ring, or by threads
+//!                                                       shared step    one call, or a few, for all
+//!                                                       own steps, ...
 //! ```
 //!
 //! A lane runs at most [`CYCLES_MAX`] cycles, so that one prepares while the other waits for the
 //! disk. What comes meanwhile waits and is taken whole by the next: the busier the disk, the larger
 //! the cycles. Filesystems have lanes of their own: a slow one does not hold up another.
 
+mod carriers;
 mod crew;
 mod cycle;
 mod syncs;
@@ -17,9 +20,10 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use carriers::Carriers;
 pub(crate) use crew::Share;
 
-use super::pool::{Pool, Work};
+use super::pool::Work;
 use crate::job::Promise;
 use crate::task::Tasks;
 
@@ -27,7 +31,7 @@ use crate::task::Tasks;
 const CYCLES_MAX: usize = 2;
 
 /// A larger payload goes by itself: a cycle is as slow as the slowest of its files.
-const PAYLOAD_MAX: usize = 1 << 20;
+pub(super) const PAYLOAD_MAX: usize = 1 << 20;
 
 /// Saves that can share a cycle: of one filesystem, by the number of its device. Those that are not
 /// synced do not wait for those that are.
@@ -41,7 +45,7 @@ pub(crate) struct LaneKey {
 #[derive(Debug)]
 pub(crate) struct Groups {
     lanes: Mutex<HashMap<LaneKey, Lane>>,
-    pool: Arc<Pool>,
+    carriers: Carriers,
 }
 
 #[derive(Debug, Default)]
@@ -51,19 +55,18 @@ struct Lane {
 }
 
 impl Groups {
-    pub(crate) fn new(pool: &Arc<Pool>) -> Arc<Groups> {
-        Arc::new(Groups { lanes: Mutex::default(), pool: Arc::clone(pool) })
+    pub(crate) fn new(carriers: Carriers) -> Arc<Groups> {
+        Arc::new(Groups { lanes: Mutex::default(), carriers })
     }
 
     /// Takes saves; each is carried out by the next cycle of its filesystem.
     pub(crate) fn submit(self: &Arc<Groups>, tasks: Tasks) {
+        if tasks.is_empty() {
+            return;
+        }
         let mut works = Vec::new();
         let mut lanes = self.lock();
         for task in tasks {
-            if task.payload.len() > PAYLOAD_MAX {
-                works.push(Work::Whole(task));
-                continue;
-            }
             let durable = task.job.settled.promise == Promise::Durable;
             let key = LaneKey { device: task.job.settled.device, durable };
             lanes.entry(key).or_default().waiting.push(task);
@@ -76,7 +79,7 @@ impl Groups {
         }
         drop(lanes);
         for work in works {
-            if let Some(work) = self.pool.enqueue(work) {
+            if let Some(work) = self.carriers.pool.enqueue(work) {
                 // There is no thread and none can be made. Never leave a save undone.
                 work.carry();
             }
@@ -99,8 +102,8 @@ impl Groups {
             }
             drop(lanes);
             // Whoever is not answered because of a panic is told so by the drop of his reply.
-            let _ = catch_unwind(AssertUnwindSafe(|| cycle::run(tasks, &self.pool)));
-            if self.pool.enqueue(Work::Cycles(Arc::clone(self), key)).is_none() {
+            let _ = catch_unwind(AssertUnwindSafe(|| cycle::run(tasks, &self.carriers)));
+            if self.carriers.pool.enqueue(Work::Cycles(Arc::clone(self), key)).is_none() {
                 return;
             }
         }

@@ -1,16 +1,15 @@
 //! The calls that a whole cycle shares: `syncfs`, each directory once, one liveness probe.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
-use super::super::pool::Pool;
-use super::crew;
 use crate::plan::Liveness;
 use crate::plan::barrier::{Barrier, Situation};
+use crate::task::Tasks;
 use crate::{filesystem, inode, liveness};
 
 /// Which barrier a cycle of this many files takes; `dir` is any directory of theirs.
@@ -35,40 +34,33 @@ pub(super) fn filesystem(dir: BorrowedFd<'_>) -> Result<(), Errno> {
 /// A filter denies the call; it is not tried again.
 static SYNCFS_DENIED: AtomicBool = AtomicBool::new(false);
 
-/// Syncs each directory once, however many descriptors of it there are; an answer for each.
-pub(super) fn directories(pool: &Pool, width: usize, dirs: &[Arc<OwnedFd>]) -> Vec<Answer> {
-    let mut distinct: HashMap<(u64, u64), usize> = HashMap::new();
-    let mut syncs: Vec<Sync> = Vec::new();
-    let mut which = Vec::with_capacity(dirs.len());
-    let comparable = dirs.first().is_some_and(|dir| filesystem::numbers_are_unique(dir.as_fd()));
-    for dir in dirs {
-        let index = syncs.len();
-        let known = match inode::of(dir) {
-            Ok(look) if comparable => *distinct.entry((look.device, look.inode)).or_insert(index),
+/// Sorts saves by their directory, however many descriptors of it there are: one of each directory,
+/// and the others by the descriptor that this one has.
+pub(super) fn one_of_each_directory(tasks: Tasks) -> (Tasks, HashMap<RawFd, Tasks>) {
+    let mut known: HashMap<(u64, u64), RawFd> = HashMap::new();
+    let mut first = Tasks::with_capacity(tasks.len());
+    let mut others: HashMap<RawFd, Tasks> = HashMap::new();
+    let dir = tasks.first().map(|task| &task.job.place.dir);
+    let comparable = dir.is_some_and(|dir| filesystem::numbers_are_unique(dir.as_fd()));
+    for task in tasks {
+        let dir = &task.job.place.dir;
+        let mine = dir.as_raw_fd();
+        let its = match inode::of(dir) {
+            Ok(look) if comparable => *known.entry((look.device, look.inode)).or_insert(mine),
             // One that cannot be told from others is synced for itself.
-            _ => index,
+            _ => mine,
         };
-        if known == index {
-            syncs.push(Sync { index, dir: Arc::clone(dir), answer: Ok(()) });
+        if its == mine {
+            first.push(task);
+        } else {
+            others.entry(its).or_default().push(task);
         }
-        which.push(known);
     }
-    let mut synced =
-        crew::each(pool, width, syncs, |sync| sync.answer = rustix::fs::fsync(&sync.dir));
-    synced.sort_by_key(|sync| sync.index);
-    which.into_iter().map(|index| synced[index].answer).collect()
-}
-
-type Answer = Result<(), Errno>;
-
-struct Sync {
-    index: usize,
-    dir: Arc<OwnedFd>,
-    answer: Answer,
+    (first, others)
 }
 
 /// Is the filesystem alive? The first directory that can tell answers for all.
-pub(super) fn liveness<'a>(dirs: impl Iterator<Item = BorrowedFd<'a>>) -> Answer {
+pub(super) fn liveness<'a>(dirs: impl Iterator<Item = BorrowedFd<'a>>) -> Result<(), Errno> {
     let mut answer = Ok(());
     for dir in dirs {
         answer = liveness::probe(dir);

@@ -5,17 +5,16 @@ use std::mem;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::Queue;
 use super::entries::{self, Cleaning};
-use super::ring::{Completion, ROUND_MAX, Ring};
+use super::queue::{Order, Queue};
+use super::ring::{Completion, Ring};
 use crate::engine::pool::{Pool, Work};
-use crate::engine::{EngineKind, EngineStatus, SharedStatus, Why};
+use crate::engine::{EngineKind, EngineStatus, SharedStatus, Why, calls};
 use crate::error::{Cause, Error};
-use crate::plan::chain::{ChainEnd, Op, WRITE_MAX, next_chain, record_chain};
-use crate::plan::{Progress, Step};
+use crate::plan::Step;
+use crate::plan::chain::{ChainEnd, Op, record_chain};
 use crate::receipt::Carrier;
 use crate::task::{Ended, Task};
 
@@ -36,8 +35,8 @@ pub(crate) struct Driver {
     ring: Option<Ring>,
     slots: Vec<Option<Active>>,
     free: Vec<u32>,
-    /// Tasks that have no slot yet.
-    backlog: VecDeque<Box<Task>>,
+    /// Saves that have no slot yet.
+    backlog: VecDeque<Order>,
     /// Rounds that are queued in the ring, and their entries, in the order of queueing.
     unsubmitted: VecDeque<(u32, usize)>,
     not_started: usize,
@@ -53,8 +52,7 @@ pub(crate) struct Driver {
 /// A save that has a slot.
 #[derive(Debug)]
 struct Active {
-    task: Box<Task>,
-    progress: Progress,
+    order: Order,
     round: Round,
     results: Vec<i32>,
     pending: usize,
@@ -69,13 +67,12 @@ enum Round {
 }
 
 /// What becomes of a save when it has left nothing behind in the ring.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    Answer,
-    /// From the beginning, by plain calls.
+    /// It leaves the ring as it stands.
+    Leave,
+    /// It leaves the ring, to be begun anew.
     Restart,
-    /// From where it is, by plain calls.
-    Resume,
 }
 
 impl Driver {
@@ -108,21 +105,19 @@ impl Driver {
             let closed = self.queue.take(&mut self.backlog);
             self.start_backlog();
             self.submit();
-            let idle = self.active() == 0 && self.backlog.is_empty();
-            if idle && (closed || self.retired) {
-                break;
+            if self.active() == 0 && (closed || self.retired) {
+                // A cycle that is between two waves goes on without the ring.
+                let closed = self.queue.retire(&mut self.backlog);
+                if self.backlog.is_empty() {
+                    if closed {
+                        self.pool.close();
+                    }
+                    break;
+                }
+                continue;
             }
             self.wait();
             self.reap(&mut completions);
-        }
-        self.ring = None;
-        let pool = Arc::clone(&self.pool);
-        let retired = self.retired;
-        drop(self);
-        if retired {
-            pool.serve();
-        } else {
-            pool.close();
         }
     }
 
@@ -131,21 +126,18 @@ impl Driver {
     }
 
     fn start_backlog(&mut self) {
-        while let Some(task) = self.backlog.pop_front() {
-            if self.retired || task.by_calls || entries_needed(&task) > ROUND_MAX {
-                self.hand_over(Work::Whole(task));
+        while let Some(order) = self.backlog.pop_front() {
+            if self.retired || !order.is_for_ring() {
+                self.leave(order);
                 continue;
             }
             let Some(slot) = self.free.pop() else {
-                self.backlog.push_front(task);
+                self.backlog.push_front(order);
                 return;
             };
-            let progress = Progress::new(task.job.shape());
-            let round = Round::Chain(Vec::new());
             self.slots[slot as usize] = Some(Active {
-                task,
-                progress,
-                round,
+                order,
+                round: Round::Chain(Vec::new()),
                 results: Vec::new(),
                 pending: 0,
                 slot_is_full: false,
@@ -157,8 +149,8 @@ impl Driver {
     /// Queues the save's next chain.
     fn start_chain(&mut self, slot: u32) {
         let Some(active) = &mut self.slots[slot as usize] else { return };
-        let ops = next_chain(&active.progress, active.task.payload.len());
-        let entries = entries::chain(&ops, slot, &active.task);
+        let ops = active.order.next_chain(active.slot_is_full);
+        let entries = entries::chain(&ops, slot, &active.order.task);
         active.round = Round::Chain(ops);
         self.push(slot, &entries);
     }
@@ -249,9 +241,6 @@ impl Driver {
         self.retired = true;
         let status = EngineStatus { kind: EngineKind::Threads, why };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-        if !std::thread::panicking() {
-            self.pool.promise_resident();
-        }
         if self.queue.retire(&mut self.backlog) {
             self.pool.close();
         }
@@ -309,23 +298,20 @@ impl Driver {
     fn end_chain(&mut self, slot: u32, ops: &[Op]) -> Option<Then> {
         let active = self.slots[slot as usize].as_mut()?;
         active.note_slot(ops);
-        let (len, progress) = (active.task.payload.len(), &mut active.progress);
+        let task = &mut active.order.task;
+        let (len, progress) = (task.payload.len(), &mut task.job.progress);
         let end = record_chain(progress, len, ops, &active.results);
-        let by_calls = if progress.may_restart() { Then::Restart } else { Then::Resume };
+        let name_is_taken =
+            progress.failed() == Some(Step::Open) && progress.errno() == Some(Errno::EXIST);
         let then = match end {
-            ChainEnd::NotStarted => Some(by_calls),
+            // Plain calls write on, or try other names.
             ChainEnd::ShortWrite => Some(Then::Restart),
-            ChainEnd::Unprovable => Some(Then::Resume),
-            // The temporary name is taken: plain calls try others.
-            ChainEnd::Recorded if progress.errno() == Some(Errno::EXIST) => {
-                let at_open = progress.failed() == Some(Step::Open);
-                Some(if at_open { Then::Restart } else { Then::Answer })
-            }
-            ChainEnd::Recorded if progress.next().is_none() => Some(Then::Answer),
-            ChainEnd::Recorded if self.retired => Some(by_calls),
-            ChainEnd::Recorded => None,
+            ChainEnd::Recorded if name_is_taken => Some(Then::Restart),
+            ChainEnd::Recorded if active.order.goes_on() && !self.retired => None,
+            _ => Some(Then::Leave),
         };
         if end != ChainEnd::NotStarted {
+            active.order.task.carrier = Carrier::Ring;
             self.not_started = 0;
         } else if !self.retired {
             self.not_started += 1;
@@ -349,29 +335,28 @@ impl Driver {
         if ops.is_empty() {
             return self.finish(slot, then);
         }
-        let entries = entries::cleaning(&ops, slot, &active.task);
+        let entries = entries::cleaning(&ops, slot, &active.order.task);
         active.round = Round::Cleaning(ops, then);
         self.push(slot, &entries);
     }
 
     /// Takes the save out of its slot.
     fn finish(&mut self, slot: u32, then: Then) {
-        let Some(Active { task, progress, .. }) = self.slots[slot as usize].take() else { return };
+        let Some(Active { mut order, .. }) = self.slots[slot as usize].take() else { return };
         self.free.push(slot);
-        match then {
-            Then::Answer => {
-                let Task { job, payload, permit, reply, .. } = *task;
-                let answer = job.answer(&progress, Carrier::Ring, payload.len());
-                Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
-            }
-            Then::Restart => self.hand_over(Work::Whole(task)),
-            Then::Resume => self.hand_over(Work::Rest(task, progress)),
+        if then == Then::Restart {
+            order.task.restart();
         }
+        self.leave(order);
     }
 
-    /// To the pool; where that has no thread and can make none, here.
-    fn hand_over(&self, work: Work) {
-        if let Some(work) = self.pool.submit(work) {
+    /// To its wave, to its caller, or to the pool, as it stands.
+    fn leave(&self, Order { task, wave }: Order) {
+        if let Some(wave) = wave {
+            wave.give_back(task);
+        } else if task.job.next().is_none() {
+            Ended::answer_all(vec![task.end()]);
+        } else if let Some(work) = self.pool.enqueue(Work::Save(task)) {
             work.carry();
         }
     }
@@ -379,13 +364,12 @@ impl Driver {
     /// Answers `Unknown` to every save that is with the kernel, and leaks what it may still read.
     fn lose_all(&mut self) {
         for active in self.slots.iter_mut().filter_map(Option::take) {
-            let Active { task, mut progress, .. } = active;
-            progress.lose();
-            let Task { job, payload, permit, reply, .. } = *task;
-            let step = progress.failed().unwrap_or(Step::Verify);
-            let target = job.place.shown.clone();
+            let Task { mut job, payload, permit, reply, .. } = *active.order.task;
+            job.progress.lose();
+            let step = job.progress.failed().unwrap_or(Step::Verify);
+            let (target, outcome) = (job.place.shown.clone(), job.progress.outcome());
             mem::forget((job, payload));
-            let lost = Error::new(target, step, progress.outcome(), Cause::EngineLost);
+            let lost = Error::new(target, step, outcome, Cause::EngineLost);
             let (payload, answer) = (Bytes::new(), Err(lost));
             Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
         }
@@ -402,10 +386,9 @@ impl Drop for Driver {
             self.lose_all();
         }
         if std::thread::panicking() {
-            // Tasks that come from now on go to the pool; those that wait are answered by their
+            // Saves that come from now on go to the pool; those that wait are answered by their
             // replies' drop.
             self.retire(Why::RingLost(0));
-            let _ = self.pool.start_resident();
         }
     }
 }
@@ -423,16 +406,17 @@ impl Active {
     }
 
     fn to_clean(&self, then: Then) -> Vec<Cleaning> {
-        let leftovers = self.progress.leftovers();
+        let progress = &self.order.task.job.progress;
+        let leftovers = progress.leftovers();
+        let ends = then == Then::Restart || progress.next().is_none();
         let mut ops = Vec::new();
         if self.slot_is_full {
             ops.push(Cleaning::Close);
         }
-        if leftovers.temp {
+        if ends && leftovers.temp {
             ops.push(Cleaning::RemoveTemp);
         }
-        // What goes on by plain calls removes its link at its own end.
-        if leftovers.link && !matches!(then, Then::Resume) {
+        if ends && leftovers.link {
             ops.push(Cleaning::RemoveLink);
         }
         ops
@@ -442,33 +426,21 @@ impl Active {
         match (op, -result) {
             // No worker, or never submitted.
             (_, libc::ECANCELED | libc::EAGAIN | libc::ENOMEM) => self.clean_by_call(op),
-            (Cleaning::RemoveTemp, 0) => {}
+            (Cleaning::RemoveTemp, 0) => self.order.task.job.temp_was_removed(Ok(())),
             (Cleaning::RemoveTemp, errno) => {
-                let removed = Err(Errno::from_raw_os_error(errno));
-                self.progress.temp_was_there(self.task.job.temp_was_there(removed));
+                self.order.task.job.temp_was_removed(Err(Errno::from_raw_os_error(errno)));
             }
-            _ => {}
+            (Cleaning::RemoveLink, _) => self.order.task.job.progress.link_is_gone(),
+            (Cleaning::Close, _) => {}
         }
     }
 
     fn clean_by_call(&mut self, op: Cleaning) {
-        let job = &self.task.job;
-        let remove = |name| rustix::fs::unlinkat(&job.place.dir, name, AtFlags::empty());
         match op {
             // The next save of the slot replaces what is in it.
             Cleaning::Close => {}
-            Cleaning::RemoveTemp => {
-                let removed = remove(&job.temp);
-                self.progress.temp_was_there(job.temp_was_there(removed));
-            }
-            Cleaning::RemoveLink => {
-                let _ = remove(&job.link);
-            }
+            Cleaning::RemoveTemp => calls::remove_temp(&mut self.order.task.job),
+            Cleaning::RemoveLink => calls::remove_link(&mut self.order.task.job),
         }
     }
-}
-
-/// The longest chain: open, the writes, rename, directory sync, probe, close.
-fn entries_needed(task: &Task) -> usize {
-    task.payload.len().div_ceil(WRITE_MAX).max(1) + 5
 }

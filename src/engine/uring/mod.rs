@@ -2,8 +2,8 @@
 //!
 //! # Who owns what, when
 //!
-//! 1. A caller opens the directory, makes a [`Task`] and pushes it to the [`Queue`]; from then on
-//!    the task is the engine's. The eventfd that wakes the ring's thread is the one that the
+//! 1. A caller opens the directory and makes a `Task`; pushed to the [`Queue`], by itself or as one
+//!    of a *wave*, it is the ring's. The eventfd that wakes the ring's thread is the one that the
 //!    kernel signals completions to: the thread waits in one place for both.
 //! 2. The thread gives the task a *slot*: an index into the ring's table of direct descriptors and
 //!    into [`Driver`]'s table of tasks. The chain's entries point into the task: names, payload.
@@ -14,8 +14,9 @@
 //! 4. Every entry answers with one completion; none is suppressed. When the last one of a chain
 //!    has come, the plan reads the answers: done, or a next chain, or a cleaning round (a severed
 //!    chain never runs its tail, so cleaning is always a second submission).
-//! 5. Only then is the task taken out of its slot, answered and freed. A caller who dropped its
-//!    future changes nothing of this.
+//! 5. Only then is the task taken out of its slot: answered and freed, or, if it came in a wave and
+//!    has run the steps that were asked for, given back to the cycle that waits for it. A caller who
+//!    dropped its future changes nothing of this.
 //!
 //! # Why nothing can overflow
 //!
@@ -26,10 +27,9 @@
 //!
 //! No worker (a pids limit: the head of a chain answers ECANCELED with nothing of it run): the
 //! save is done by plain calls; when that repeats, or the ring dies, the ring is given up. Chains
-//! under way are waited for, what did not run is done by plain calls, and the thread serves the
-//! pool from then on, so that there is somebody even where no thread can be made. Chains that do
-//! not come back in [`LOST_AFTER`] are answered `Unknown`, and their memory is leaked, because the
-//! kernel may still read it.
+//! under way are waited for, what did not run is done by plain calls, and the thread ends. Chains
+//! that do not come back in [`LOST_AFTER`] are answered `Unknown`, and their memory is leaked,
+//! because the kernel may still read it.
 //!
 //! [`ROUND_MAX`]: ring::ROUND_MAX
 //! [`LOST_AFTER`]: driver::LOST_AFTER
@@ -37,84 +37,21 @@
 
 mod driver;
 mod entries;
+mod queue;
 pub(crate) mod ring;
+mod wave;
 
-use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::EventfdFlags;
 
 use super::pool::Pool;
 use super::{Config, SharedStatus, Why};
 use crate::sys::thread;
-use crate::task::{Task, Tasks};
 use driver::Driver;
+pub(crate) use queue::Queue;
 use ring::Ring;
-
-/// Saves on their way to the ring's thread.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
-    wake: Arc<OwnedFd>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    tasks: VecDeque<Box<Task>>,
-    closed: bool,
-    /// The ring was given up.
-    retired: bool,
-}
-
-impl Queue {
-    /// Hands tasks over, all at once; gives them back if the ring was given up.
-    pub(crate) fn push(&self, tasks: Tasks) -> Result<(), Tasks> {
-        let mut state = self.lock();
-        if state.retired {
-            return Err(tasks);
-        }
-        state.tasks.extend(tasks);
-        drop(state);
-        self.wake();
-        Ok(())
-    }
-
-    /// No more tasks will come. False if the ring was given up.
-    pub(crate) fn close(&self) -> bool {
-        let mut state = self.lock();
-        state.closed = true;
-        let retired = state.retired;
-        drop(state);
-        self.wake();
-        !retired
-    }
-
-    /// Moves what has come to `into`; true if no more will.
-    fn take(&self, into: &mut VecDeque<Box<Task>>) -> bool {
-        let mut state = self.lock();
-        into.append(&mut state.tasks);
-        state.closed
-    }
-
-    /// Refuses tasks from now on; true if none would have come anyway.
-    fn retire(&self, into: &mut VecDeque<Box<Task>>) -> bool {
-        let mut state = self.lock();
-        state.retired = true;
-        into.append(&mut state.tasks);
-        state.closed
-    }
-
-    fn wake(&self) {
-        // Fails only if the counter is full, and then the thread is awake.
-        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Makes the ring, on a thread of its own, and starts to serve.
 pub(crate) fn start(
@@ -126,7 +63,7 @@ pub(crate) fn start(
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
         .map_err(|errno| failed("eventfd", errno))?;
     let wake = Arc::new(wake);
-    let queue = Arc::new(Queue { state: Mutex::default(), wake: Arc::clone(&wake) });
+    let queue = Arc::new(Queue::new(Arc::clone(&wake)));
 
     let (tell, told) = sync_channel(1);
     let (driver_queue, pool, status) = (Arc::clone(&queue), Arc::clone(pool), Arc::clone(status));

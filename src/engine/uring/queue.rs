@@ -1,0 +1,137 @@
+//! The way to the ring's thread: saves that are alone, and waves of a cycle's.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::ring::ROUND_MAX;
+use super::wave::{self, Member};
+use crate::plan::Step;
+use crate::plan::chain::{Op, WRITE_MAX, next_chain};
+use crate::task::{Task, Tasks};
+
+/// Saves on their way to the ring's thread.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    wake: Arc<OwnedFd>,
+}
+
+/// A save for the ring: to be carried to its end, or as far as its wave goes.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub task: Box<Task>,
+    pub wave: Option<Member>,
+}
+
+impl Order {
+    /// Is this step to be run on the ring?
+    fn here(&self, step: Step) -> bool {
+        self.wave.as_ref().is_none_or(|wave| wave.here(step))
+    }
+
+    /// Is there a step to be run on the ring?
+    pub(super) fn goes_on(&self) -> bool {
+        self.task.job.next().is_some_and(|step| self.here(step))
+    }
+
+    /// Can the ring run it?
+    pub(super) fn is_for_ring(&self) -> bool {
+        // The longest chain: open, the writes, rename, directory sync, probe, close.
+        let entries = self.task.payload.len().div_ceil(WRITE_MAX).max(1) + 5;
+        self.goes_on() && !self.task.by_calls && entries <= ROUND_MAX
+    }
+
+    pub(super) fn next_chain(&self, slot_is_full: bool) -> Vec<Op> {
+        let (progress, len) = (&self.task.job.progress, self.task.payload.len());
+        next_chain(progress, len, slot_is_full, |step| self.here(step))
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    orders: VecDeque<Order>,
+    closed: bool,
+    /// The ring takes nothing any more.
+    retired: bool,
+}
+
+impl Queue {
+    /// `wake` is the eventfd that the ring's thread waits on.
+    pub(super) fn new(wake: Arc<OwnedFd>) -> Queue {
+        Queue { state: Mutex::default(), wake }
+    }
+
+    /// Hands saves over, all at once, each to be carried to its end; gives them back if the ring
+    /// takes nothing any more.
+    pub(crate) fn push(&self, tasks: Tasks) -> Result<(), Tasks> {
+        let orders = tasks.into_iter().map(|task| Order { task, wave: None });
+        self.push_orders(orders.collect())
+            .map_err(|orders| orders.into_iter().map(|order| order.task).collect())
+    }
+
+    /// Takes saves through their steps, up to the first that is not to be run `here`, in one
+    /// submission, and waits for them. They come back in any order; one that the ring could not
+    /// carry so far comes back where it stands.
+    pub(crate) fn carry(
+        &self,
+        tasks: Tasks,
+        here: impl Fn(Step) -> bool + Send + Sync + 'static,
+    ) -> Tasks {
+        if tasks.is_empty() {
+            return tasks;
+        }
+        let (waiter, members) = wave::wave(tasks.len(), here);
+        let orders = tasks.into_iter().zip(members);
+        let orders = orders.map(|(task, member)| Order { task, wave: Some(member) }).collect();
+        match self.push_orders(orders) {
+            Ok(()) => waiter.wait(),
+            Err(orders) => orders.into_iter().map(|order| order.task).collect(),
+        }
+    }
+
+    fn push_orders(&self, orders: Vec<Order>) -> Result<(), Vec<Order>> {
+        let mut state = self.lock();
+        if state.retired {
+            return Err(orders);
+        }
+        state.orders.extend(orders);
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    /// No more saves will come from callers. False if the ring takes nothing any more.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = self.lock();
+        state.closed = true;
+        let retired = state.retired;
+        drop(state);
+        self.wake();
+        !retired
+    }
+
+    /// Moves what has come to `into`; true if no more will.
+    pub(super) fn take(&self, into: &mut VecDeque<Order>) -> bool {
+        let mut state = self.lock();
+        into.append(&mut state.orders);
+        state.closed
+    }
+
+    /// Takes nothing from now on; true if no more would have come anyway.
+    pub(super) fn retire(&self, into: &mut VecDeque<Order>) -> bool {
+        let mut state = self.lock();
+        state.retired = true;
+        into.append(&mut state.orders);
+        state.closed
+    }
+
+    fn wake(&self) {
+        // Fails only if the counter is full, and then the thread is awake.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
