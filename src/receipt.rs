@@ -6,7 +6,7 @@
 pub struct Receipt {
     /// What a power cut can do to the saved version.
     pub durability: Durability,
-    /// Who carried it out.
+    /// Who wrote it.
     pub carrier: Carrier,
     /// Bytes written.
     pub bytes: u64,
@@ -41,11 +41,12 @@ impl Durability {
     }
 }
 
-/// Who carried a save out.
+/// Who made and wrote the new file.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Carrier {
-    /// The ring: one chain of linked operations, or several.
+    /// The ring. Syncs that many saves share, and what the ring could not end, are a thread's of the
+    /// writer's pool.
     Ring,
     /// A thread of the writer's pool, by plain system calls.
     Pool,

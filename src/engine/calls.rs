@@ -30,7 +30,8 @@ pub(crate) fn run(job: &mut Job, payload: &[u8]) {
 }
 
 /// Runs steps up to the first that is not to be run here. `file` is the temporary file, open from
-/// the step that makes it on; what comes after its sync does not need it.
+/// the step that makes it on; what comes after its sync does not need it. A save that would go on in
+/// the middle of its file, and comes without it, begins anew.
 pub(crate) fn run_while(
     job: &mut Job,
     file: &mut Option<OwnedFd>,
@@ -38,6 +39,11 @@ pub(crate) fn run_while(
     here: impl Fn(Step) -> bool,
 ) {
     while let Some(step) = job.next().filter(|step| here(*step)) {
+        if step.needs_file() && file.is_none() {
+            clean(job);
+            job.restart();
+            continue;
+        }
         let answer = call(step, job, file, payload);
         job.progress.record(step, answer);
     }
@@ -167,4 +173,29 @@ fn write_all(file: &OwnedFd, mut payload: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Options;
+
+    /// So comes a save whose chain the ring has cut.
+    #[test]
+    fn a_save_without_its_file_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        for stop in [Step::Write, Step::Rename] {
+            let options = Options::new();
+            let mut job = Job::prepare(target.as_path().into(), &options).unwrap();
+            run_while(&mut job, &mut None, b"half", |step| step < stop);
+            let first = job.temp.clone();
+            run(&mut job, b"whole");
+            assert_eq!(job.temp != first, stop.needs_file(), "{stop}");
+            finish(job, Carrier::Pool, 5).unwrap();
+            let expected: &[u8] = if stop.needs_file() { b"whole" } else { b"half" };
+            assert_eq!(std::fs::read(&target).unwrap(), expected, "{stop}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{stop}");
+        }
+    }
 }

@@ -11,8 +11,8 @@ pub enum Engine {
     /// one may choose otherwise.
     #[default]
     Auto,
-    /// io_uring for every save that it can carry, each a chain of linked operations, many in one
-    /// submission; or no writer. Their syncs are not shared.
+    /// io_uring for every save that it can carry: a chain of linked operations, or, for saves that come
+    /// together and share their syncs, one submission for all; or no writer.
     Uring,
     /// Plain system calls on a bounded pool of threads. Saves that come together share their syncs.
     Threads,

@@ -121,7 +121,7 @@ fn writes(payload_len: usize, sync: bool) -> impl Iterator<Item = Op> {
 pub(crate) enum ChainEnd {
     /// Every answer is in the progress.
     Recorded,
-    /// The kernel could not start the chain's head (no worker, no memory): nothing of it ran.
+    /// The kernel could not carry out the chain's head (no worker, no memory): nothing else of it ran.
     NotStarted,
     /// Fewer bytes were written than were given, which breaks the chain and hides the cause.
     ShortWrite,
@@ -141,7 +141,10 @@ pub(crate) fn record_chain(
 ) -> ChainEnd {
     for (index, (op, result)) in chain.iter().zip(results).enumerate() {
         let answer = answer(*result);
-        if index == 0 && is_not_started(answer) {
+        if index == 0 && is_not_started(*op, answer) {
+            if answer != Err(Errno::CANCELED) {
+                progress.may_have_opened();
+            }
             return ChainEnd::NotStarted;
         }
         if *op == Op::Close {
@@ -171,7 +174,12 @@ fn answer(result: i32) -> Result<(), Errno> {
 }
 
 /// No worker could be made for the chain (a pids limit, no memory): it answers ECANCELED at its
-/// head, where nothing before it can have cancelled it.
-fn is_not_started(head: Result<(), Errno>) -> bool {
-    matches!(head, Err(Errno::CANCELED | Errno::AGAIN | Errno::NOMEM))
+/// head, where nothing before it can have cancelled it. A new file's making can also lack memory; a sync
+/// or a rename that says so has been tried, and is not tried again.
+fn is_not_started(op: Op, head: Result<(), Errno>) -> bool {
+    match head {
+        Err(Errno::CANCELED) => true,
+        Err(Errno::AGAIN | Errno::NOMEM) => op == Op::Open,
+        _ => false,
+    }
 }

@@ -210,6 +210,11 @@ impl Progress {
         }
     }
 
+    /// The temp was to be made, and may be there although that failed.
+    pub(crate) fn may_have_opened(&mut self) {
+        self.leftovers.temp = true;
+    }
+
     fn advance_to(&mut self, step: Step) {
         while self.next().is_some_and(|next| next != step) {
             self.at += 1;

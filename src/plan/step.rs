@@ -40,6 +40,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// Is it done to the open temporary file?
+    pub(crate) const fn needs_file(self) -> bool {
+        matches!(self, Step::SetAttributes | Step::Write | Step::Sync)
+    }
+
     /// The kebab-case name, as errors, the command line and the documents print it.
     pub const fn name(self) -> &'static str {
         match self {

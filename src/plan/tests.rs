@@ -171,6 +171,15 @@ fn drive(
     let here = |step| barrier.is_none_or(|barrier| !barrier.shares(step));
     let mut progress = Progress::new(shape);
     while let Some(step) = progress.next() {
+        let by_directory = matches!(step, Step::SyncPrevious | Step::SyncDirectory);
+        if by_directory && barrier == Some(Barrier::File) {
+            let chain = next_chain(&progress, payload, false, |next| next == step);
+            assert_eq!(chain, [Op::SyncDirectory]);
+            let results = kernel.submit(&chain);
+            let end = record_chain(&mut progress, payload, &chain, &results);
+            assert_eq!(end, ChainEnd::Recorded);
+            continue;
+        }
         if !here(step) {
             let op = match step {
                 Step::Sync => Op::Sync,
@@ -371,6 +380,28 @@ fn a_chain_that_no_worker_takes_is_told_apart() {
     let canceled = vec![-Errno::CANCELED.raw_os_error(); chain.len()];
     assert_eq!(record_chain(&mut progress, 5, &chain, &canceled), ChainEnd::NotStarted);
     assert_eq!(progress.next(), Some(Step::Open));
+}
+
+/// Memory that a sync lacked says nothing of what it has done, and it is not done twice.
+#[test]
+fn a_sync_or_a_rename_without_memory_has_failed() {
+    let shape = Shape { durable: true, attributes: false, keep_previous: false, write_syncs: true };
+    let done = [Step::Open, Step::Write, Step::Sync, Step::Rename];
+    for (done, step) in [(&done[..3], Step::Rename), (&done[..], Step::SyncDirectory)] {
+        for errno in [Errno::NOMEM, Errno::AGAIN] {
+            let mut progress = Progress::new(shape);
+            done.iter().for_each(|step| progress.record(*step, Ok(())));
+            let chain = next_chain(&progress, 5, false, |next| next == step);
+            let results = [-errno.raw_os_error()];
+            assert_eq!(record_chain(&mut progress, 5, &chain, &results), ChainEnd::Recorded);
+            assert_eq!(progress.failed(), Some(step));
+        }
+    }
+    let mut progress = Progress::new(shape);
+    let chain = next_chain(&progress, 5, false, |_| true);
+    let results = vec![-Errno::NOMEM.raw_os_error(); chain.len()];
+    assert_eq!(record_chain(&mut progress, 5, &chain, &results), ChainEnd::NotStarted);
+    assert!(progress.leftovers().temp, "the file can have been made all the same");
 }
 
 #[test]

@@ -19,9 +19,9 @@ use reply::Reply;
 pub(crate) struct Task {
     pub job: Job,
     pub payload: Bytes,
-    /// It needs a call that the ring does not have.
+    /// It needs a call that the ring does not have, or has failed on it.
     pub by_calls: bool,
-    /// Who has carried it so far.
+    /// Who has written the file so far.
     pub carrier: Carrier,
     pub permit: Permit,
     pub reply: Reply,
@@ -39,10 +39,11 @@ impl Task {
         Box::new(Task { job, payload, by_calls, carrier: Carrier::Pool, permit, reply })
     }
 
-    /// Begins anew, with a new file.
+    /// Begins anew, with a new file, and by plain calls, which look more closely.
     pub(crate) fn restart(&mut self) {
         calls::clean(&mut self.job);
         self.job.restart();
+        self.by_calls = true;
         self.carrier = Carrier::Pool;
     }
 

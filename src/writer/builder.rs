@@ -60,8 +60,8 @@ impl WriterBuilder {
         self
     }
 
-    /// Threads at most; 64 by default. They are the kernel's workers on the ring, the library's
-    /// own on the threads engine, made when there is work, gone after some idle seconds. Where files
+    /// Threads at most; 64 by default. They are the library's own, and on the ring as many of the
+    /// kernel's workers too; made when there is work, gone after some idle seconds. Where files
     /// are synced one by one, many threads wait for the same flush.
     pub fn max_threads(mut self, threads: usize) -> WriterBuilder {
         self.threads = threads.clamp(1, REQUESTS_MAX);

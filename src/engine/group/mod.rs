@@ -80,7 +80,7 @@ impl Groups {
         drop(lanes);
         for work in works {
             if let Some(work) = self.carriers.pool.enqueue(work) {
-                // There is no thread and none can be made. Never leave a save undone.
+                // There is no thread. Never leave a save undone.
                 work.carry();
             }
         }

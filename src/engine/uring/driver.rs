@@ -98,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// Serves until the queue is closed and everything is answered.
+    /// Serves until the queue is closed, or the ring is given up, and nothing is left on it.
     pub(crate) fn run(mut self) {
         let mut completions = Vec::new();
         loop {
@@ -114,6 +114,9 @@ impl Driver {
                     }
                     break;
                 }
+                continue;
+            }
+            if self.retired && !self.backlog.is_empty() {
                 continue;
             }
             self.wait();
@@ -303,15 +306,19 @@ impl Driver {
         let end = record_chain(progress, len, ops, &active.results);
         let name_is_taken =
             progress.failed() == Some(Step::Open) && progress.errno() == Some(Errno::EXIST);
+        let may_be_there = progress.next() == Some(Step::Open) && progress.leftovers().temp;
         let then = match end {
             // Plain calls write on, or try other names.
             ChainEnd::ShortWrite => Some(Then::Restart),
             ChainEnd::Recorded if name_is_taken => Some(Then::Restart),
+            ChainEnd::NotStarted if may_be_there => Some(Then::Restart),
             ChainEnd::Recorded if active.order.goes_on() && !self.retired => None,
             _ => Some(Then::Leave),
         };
-        if end != ChainEnd::NotStarted {
+        if end != ChainEnd::NotStarted && ops.first() == Some(&Op::Open) {
             active.order.task.carrier = Carrier::Ring;
+        }
+        if end != ChainEnd::NotStarted {
             self.not_started = 0;
         } else if !self.retired {
             self.not_started += 1;
@@ -386,9 +393,11 @@ impl Drop for Driver {
             self.lose_all();
         }
         if std::thread::panicking() {
-            // Saves that come from now on go to the pool; those that wait are answered by their
-            // replies' drop.
+            // Saves that wait, and those that come from now on, go on without the ring.
             self.retire(Why::RingLost(0));
+            for order in mem::take(&mut self.backlog) {
+                self.leave(order);
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The io_uring engine: one thread owns the ring, and a save is one chain of linked entries.
+//! The io_uring engine: one thread owns the ring, and what a save does on it is a chain of linked
+//! entries, or a few.
 //!
 //! # Who owns what, when
 //!

@@ -111,14 +111,14 @@ impl Queue {
         !retired
     }
 
-    /// Moves what has come to `into`; true if no more will.
+    /// Moves what has come to `into`; true if callers will send no more.
     pub(super) fn take(&self, into: &mut VecDeque<Order>) -> bool {
         let mut state = self.lock();
         into.append(&mut state.orders);
         state.closed
     }
 
-    /// Takes nothing from now on; true if no more would have come anyway.
+    /// Takes nothing from now on; true if callers would have sent no more anyway.
     pub(super) fn retire(&self, into: &mut VecDeque<Order>) -> bool {
         let mut state = self.lock();
         state.retired = true;
