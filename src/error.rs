@@ -53,6 +53,25 @@ impl Error {
         Error(Box::new(Inner { target, step, cause, outcome }))
     }
 
+    /// The same error, for another save that it ended.
+    pub(crate) fn again(&self, target: PathBuf) -> Error {
+        let Inner { step, cause, outcome, .. } = &*self.0;
+        let cause = match cause {
+            Cause::MountPoint => Cause::MountPoint,
+            Cause::SpecialFile(kind) => Cause::SpecialFile(*kind),
+            Cause::InvalidRequest(why) => Cause::InvalidRequest(why),
+            Cause::Io(error) => match error.raw_os_error() {
+                Some(errno) => io::Error::from_raw_os_error(errno).into(),
+                None => io::Error::from(error.kind()).into(),
+            },
+            // What comes before a save is accepted ends no other.
+            #[cfg(feature = "json")]
+            Cause::Serialize(_) => Cause::EngineLost,
+            Cause::Closed | Cause::Forked | Cause::EngineLost => Cause::EngineLost,
+        };
+        Error::new(target, *step, *outcome, cause)
+    }
+
     /// The target, as it was given; below its root for a target that was named so.
     pub fn target(&self) -> &Path {
         &self.0.target

@@ -4,6 +4,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
@@ -27,11 +28,24 @@ pub(crate) struct Job {
     pub place: Place,
     pub settled: Settled,
     pub create_new: bool,
+    /// Its number among those that its writer accepted; 0 without a writer.
+    pub sequence: u64,
+    asked: Asked,
+    directory: Option<(u64, u64)>,
     /// Names in the same directory: of the temporary file, and of keep-previous's link (empty
     /// without it).
     pub temp: CString,
     pub link: CString,
     pub progress: Progress,
+}
+
+/// What was asked of a plain replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    mode: Option<u32>,
+    keep_mode: bool,
+    keep_owner: bool,
+    level: Level,
 }
 
 /// What a look at the target has settled.
@@ -87,12 +101,60 @@ impl Job {
         let link = settled.previous.as_ref().map(|_| temp::unique()).unwrap_or_default();
         let create_new = options.create_new;
         let progress = Progress::new(settled.shape());
-        Ok(Job { place, settled, create_new, temp: temp::unique(), link, progress })
+        let Options { mode, keep_mode, keep_owner, level, .. } = *options;
+        let asked = Asked { mode, keep_mode, keep_owner, level };
+        let (temp, sequence) = (temp::unique(), 0);
+        let directory = None;
+        Ok(Job { place, settled, create_new, sequence, asked, directory, temp, link, progress })
     }
 
     /// The step to run, or `None` when the save has ended, well or not.
     pub(crate) fn next(&self) -> Option<Step> {
         self.progress.next()
+    }
+
+    /// Does it do nothing but replace what may stand there?
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.create_new && self.settled.previous.is_none()
+    }
+
+    /// The numbers of the directory's filesystem and of the directory, by which it is known again; asked
+    /// for once. A directory that does not tell is known by its descriptor.
+    pub(crate) fn directory(&mut self) -> (u64, u64) {
+        let dir = &self.place.dir;
+        *self.directory.get_or_insert_with(|| match inode::of(dir) {
+            Ok(look) => (look.device, look.inode),
+            Err(_) => (0, dir.as_raw_fd() as u64),
+        })
+    }
+
+    /// Is this save, once it is carried out, as good as that older one? So it is if both are plain, are of
+    /// one target, and ask for the same; where numbers tell directories apart.
+    pub(crate) fn stands_for(&self, older: &Job) -> bool {
+        let of_one_target =
+            self.directory == older.directory && self.place.name == older.place.name;
+        of_one_target && self.is_plain() && older.is_plain() && self.asked == older.asked
+    }
+
+    /// Takes over anew what is to be kept: saves that came before have changed it.
+    pub(crate) fn look_again(&mut self) -> Result<()> {
+        let Asked { mode, keep_mode, keep_owner, level } = self.asked;
+        if !keep_mode && !keep_owner {
+            return Ok(());
+        }
+        let previous = self.settled.previous.as_ref();
+        let previous = previous.map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+        let create_new = self.create_new;
+        let options = Options { mode, keep_mode, keep_owner, create_new, previous, level };
+        match Settled::of(&self.place, &options) {
+            Ok(settled) => self.settled = settled,
+            Err((step, cause)) => {
+                let target = self.place.shown.clone();
+                return Err(Error::new(target, step, Outcome::Unchanged, cause));
+            }
+        }
+        self.progress = Progress::new(self.settled.shape());
+        Ok(())
     }
 
     /// Begins anew, with a new file; nothing of the old one is left.
@@ -133,7 +195,8 @@ impl Job {
                 Promise::Atomic => Durability::Atomic,
                 Promise::Volatile => Durability::Volatile,
             };
-            return Ok(Receipt { durability, carrier, bytes: bytes as u64 });
+            let (bytes, sequence) = (bytes as u64, self.sequence);
+            return Ok(Receipt { durability, carrier, bytes, sequence, coalesced_into: None });
         };
         let cause = match progress.errno() {
             // The one reason of a file's for it (rename(2)): a mount in this process's namespace.

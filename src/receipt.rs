@@ -10,6 +10,12 @@ pub struct Receipt {
     pub carrier: Carrier,
     /// Bytes written.
     pub bytes: u64,
+    /// The save's number in the order in which its [`Writer`](crate::Writer) accepted saves, from 1 on,
+    /// which is the order in which versions of one target take effect; 0 for a plain function.
+    pub sequence: u64,
+    /// The number of the newer version that is on disk in this one's place: this one was overtaken
+    /// while it waited, and was never written. Durability, carrier and bytes are that one's.
+    pub coalesced_into: Option<u64>,
 }
 
 /// What a power cut can do to a version that was saved.

@@ -1,32 +1,37 @@
 //! The engines: who carries plans out.
 //!
 //! ```text
-//!   Task ──▶ Running::submit ──▶ group: saves that come together share their syncs
-//!                    │ alone            │ what each save has to do for itself
-//!                    ▼                  ▼
+//!   Task ──▶ order: of one target, one after the other
+//!              ▼
+//!            route ───────────▶ group: saves that come together share their syncs
+//!              │ alone              │ what each save has to do for itself
+//!              ▼                    ▼
 //!            uring: one thread owns the ring; a save is a chain of linked entries, however many
-//!                    │ saves there are, they are one io_uring_enter
-//!                    ▼ what the ring cannot do, or no longer does, and all where there is no ring
+//!              │    saves there are, they are one io_uring_enter
+//!              ▼ what the ring cannot do, or no longer does, and all where there is no ring
 //!            pool: plain system calls on a bounded number of threads
 //! ```
 //!
 //! A [`Task`] owns everything that a save needs: open directory, names, payload. It belongs to the
-//! engine from `submit` until its answer, whatever becomes of the caller's future; memory that the
+//! engine from `accept` until its answer, whatever becomes of the caller's future; memory that the
 //! kernel reads is freed only after the last completion of its chain.
 
 pub(crate) mod calls;
 mod group;
+pub(crate) mod order;
 mod pool;
+mod route;
 mod status;
 pub(crate) mod uring;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::job::{Job, Promise};
+use crate::job::Job;
 use crate::task::{Task, Tasks};
-use group::{Carriers, Groups};
-use pool::{Pool, Work};
+use order::{Order, Turn};
+use pool::Pool;
+use route::Route;
 pub use status::{Engine, EngineKind, EngineStatus, StartError, Why};
 
 /// What a writer asks of its engine.
@@ -45,15 +50,9 @@ pub(crate) type SharedStatus = Arc<Mutex<EngineStatus>>;
 /// A started engine.
 #[derive(Debug)]
 pub(crate) struct Running {
-    ring: Option<Arc<uring::Queue>>,
-    pool: Arc<Pool>,
-    /// Saves that come together share their syncs.
-    groups: Arc<Groups>,
+    order: Arc<Order>,
     status: SharedStatus,
 }
-
-/// A larger payload would hold up the caller's executor: 256 KiB are copied in about 30 us.
-const STRAIGHT_MAX: usize = 256 << 10;
 
 impl Running {
     pub(crate) fn start(config: Config) -> Result<Running, StartError> {
@@ -71,44 +70,36 @@ impl Running {
             }
             EngineKind::Threads => None,
         };
-        let groups = Groups::new(Carriers { pool: Arc::clone(&pool), ring: ring.clone() });
-        let running = Running { ring, pool, groups, status };
+        let order = Order::new(Route::new(Arc::clone(&pool), ring));
+        let running = Running { order, status };
         // At least one thread, now: later there may be no more to be had.
-        if let Err(error) = running.pool.start() {
+        if let Err(error) = pool.start() {
             running.close();
             return Err(StartError::NoThread(error));
         }
         Ok(running)
     }
 
-    /// Hands saves to the engine, all at once, so that they can share a submission or their syncs.
-    /// `alone`: there is one, and nothing else is in flight.
+    /// Accepts a save. It comes back if it can be carried out now; else it waits for others of its
+    /// target, and is seen to by the engine.
+    pub(crate) fn accept(&self, task: Box<Task>) -> Option<Box<Task>> {
+        self.order.accept(task)
+    }
+
+    /// Accepts a save that its caller carries out himself; `None` if there are others of its target.
+    pub(crate) fn enter(&self, job: &mut Job) -> Option<Turn> {
+        self.order.enter(job)
+    }
+
+    /// Hands saves that were accepted to the engine, all at once, so that they can share a submission
+    /// or their syncs. `alone`: there is one, and nothing else is in flight.
     pub(crate) fn submit(&self, tasks: Tasks, alone: bool) {
-        let is_single = |task: &Task| alone || task.payload.len() > group::PAYLOAD_MAX;
-        let (single, together) = tasks.into_iter().partition(|task| is_single(task));
-        self.groups.submit(together);
-        self.submit_single(single);
+        self.order.route().submit(tasks, alone);
     }
 
-    /// Saves that share nothing.
-    fn submit_single(&self, tasks: Tasks) {
-        let left = match &self.ring {
-            Some(ring) if !tasks.is_empty() => ring.push(tasks).err().unwrap_or_default(),
-            _ => tasks,
-        };
-        for task in left {
-            if let Some(work) = self.pool.enqueue(Work::Save(task)) {
-                // There is no thread. Never leave a save undone.
-                work.carry();
-            }
-        }
-    }
-
-    /// In memory nothing waits, and a save costs less than handing it to another thread: unless it is
-    /// large, it is carried out where it was asked for.
+    /// Is this save best carried out by whoever asks for it?
     pub(crate) fn leaves_to_caller(&self, job: &Job, payload_len: usize) -> bool {
-        let small = payload_len <= STRAIGHT_MAX;
-        self.ring.is_none() && job.settled.promise == Promise::Volatile && small
+        self.order.route().leaves_to_caller(job, payload_len)
     }
 
     pub(crate) fn status(&self) -> EngineStatus {
@@ -117,9 +108,6 @@ impl Running {
 
     /// No more saves will come: the threads end when what was accepted is done.
     pub(crate) fn close(&self) {
-        match &self.ring {
-            Some(ring) if ring.close() => {}
-            _ => self.pool.close(),
-        }
+        self.order.route().close();
     }
 }

@@ -4,11 +4,13 @@ pub(crate) mod limits;
 pub(crate) mod reply;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
 use crate::engine::calls;
-use crate::error::Result;
+use crate::engine::order::Turn;
+use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::receipt::{Carrier, Receipt};
 use limits::Permit;
@@ -25,6 +27,19 @@ pub(crate) struct Task {
     pub carrier: Carrier,
     pub permit: Permit,
     pub reply: Reply,
+    /// While it is carried out.
+    pub turn: Option<Turn>,
+    /// Older versions that are not written, because this one is.
+    pub overtaken: Vec<Overtaken>,
+}
+
+/// A save that is not carried out, because a newer version of its target is.
+#[derive(Debug)]
+pub(crate) struct Overtaken {
+    permit: Permit,
+    reply: Reply,
+    target: PathBuf,
+    sequence: u64,
 }
 
 /// Saves in a list. They are boxed, because they go from list to list, and one that grows would hold
@@ -34,9 +49,29 @@ pub(crate) type Tasks = Vec<Box<Task>>;
 impl Task {
     /// Takes a job, on the caller's thread.
     pub(crate) fn new(job: Job, payload: Bytes, permit: Permit, reply: Reply) -> Box<Task> {
-        // io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
-        let by_calls = job.settled.shape().attributes || !job.open_mode_is_exact();
-        Box::new(Task { job, payload, by_calls, carrier: Carrier::Pool, permit, reply })
+        let carrier = Carrier::Pool;
+        let (by_calls, turn, overtaken) = (false, None, Vec::new());
+        Box::new(Task { job, payload, by_calls, carrier, permit, reply, turn, overtaken })
+    }
+
+    /// io_uring has no fchmod, fchown or fsetxattr on a direct descriptor.
+    pub(crate) fn note_what_the_ring_lacks(&mut self) {
+        self.by_calls = self.job.settled.shape().attributes || !self.job.open_mode_is_exact();
+    }
+
+    /// Stands for an older version, which is not written. Gives its payload back.
+    pub(crate) fn overtake(&mut self, older: Task) -> Bytes {
+        let Task { job, payload, permit, reply, overtaken, .. } = older;
+        self.overtaken = overtaken;
+        let (target, sequence) = (job.place.shown, job.sequence);
+        self.overtaken.push(Overtaken { permit, reply, target, sequence });
+        payload
+    }
+
+    /// Ends it before anything was done.
+    pub(crate) fn fail(self, error: Error) -> Ended {
+        let Task { payload, permit, reply, turn, overtaken, .. } = self;
+        Ended { payload, permit, reply, answer: Err(error), turn, overtaken }
     }
 
     /// Begins anew, with a new file, and by plain calls, which look more closely.
@@ -49,9 +84,9 @@ impl Task {
 
     /// Cleans up after a save that has come to its end.
     pub(crate) fn end(self) -> Ended {
-        let Task { job, payload, carrier, permit, reply, .. } = self;
+        let Task { job, payload, carrier, permit, reply, turn, overtaken, .. } = self;
         let answer = calls::finish(job, carrier, payload.len());
-        Ended { payload, permit, reply, answer }
+        Ended { payload, permit, reply, answer, turn, overtaken }
     }
 }
 
@@ -62,29 +97,49 @@ pub(crate) struct Ended {
     pub permit: Permit,
     pub reply: Reply,
     pub answer: Result<Receipt>,
+    pub turn: Option<Turn>,
+    pub overtaken: Vec<Overtaken>,
 }
 
 impl Ended {
     /// Frees the payloads, gives all the room back at once, so that whoever waits for it finds it
-    /// whole, and then answers.
+    /// whole, lets the next of each target go, and then answers.
     ///
     /// All of it runs code of the caller's, a waker or a payload's owner. A panic in it must not
     /// take the engine's thread away from everybody else.
     pub(crate) fn answer_all(ended: Vec<Ended>) {
         let mut permits = Vec::with_capacity(ended.len());
         let mut replies = Vec::with_capacity(ended.len());
-        for Ended { payload, permit, reply, answer } in ended {
+        let mut turns = Vec::with_capacity(ended.len());
+        for Ended { payload, permit, reply, answer, turn, overtaken } in ended {
             contained(|| drop(payload));
+            for Overtaken { permit, reply, target, sequence } in overtaken {
+                permits.push(permit);
+                replies.push((reply, coalesced(&answer, target, sequence)));
+            }
             permits.push(permit);
             replies.push((reply, answer));
+            turns.extend(turn);
         }
         contained(|| Permit::give_back_all(&mut permits));
+        contained(|| Turn::pass_all(turns));
         for (reply, answer) in replies {
             contained(|| reply.send(answer));
         }
         for permit in permits {
             contained(|| drop(permit));
         }
+    }
+}
+
+/// The answer to a save that this one stood for.
+fn coalesced(answer: &Result<Receipt>, target: PathBuf, sequence: u64) -> Result<Receipt> {
+    match answer {
+        Ok(receipt) => {
+            let coalesced_into = Some(receipt.sequence);
+            Ok(Receipt { sequence, coalesced_into, ..*receipt })
+        }
+        Err(error) => Err(error.again(target)),
     }
 }
 

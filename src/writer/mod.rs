@@ -16,7 +16,7 @@ use crate::engine::{EngineStatus, Running, StartError, calls};
 use crate::error::{Cause, Error, Result};
 use crate::job::Job;
 use crate::plan::{Outcome, Step};
-use crate::receipt::Receipt;
+use crate::receipt::{Carrier, Receipt};
 use crate::request::{Request, Target};
 use crate::sys::fork;
 use crate::task::limits::{Limits, NoRoom, Permit};
@@ -24,6 +24,10 @@ use crate::task::reply::{self, Answer};
 use crate::task::{Ended, Task, Tasks};
 
 /// Saves files durably, many at a time.
+///
+/// Saves of one target take effect in the order in which they were accepted: when their futures were
+/// first polled and found room. A version that is overtaken while it waits for an older one is not
+/// written, if neither asks for more than a replace; its answer comes with the newer one's.
 ///
 /// A cheap handle (`Clone + Send + Sync`); its futures run on any executor. What was accepted is
 /// carried out to its end, whatever becomes of the future: dropping one means that nobody waits.
@@ -135,9 +139,8 @@ impl Writer {
     pub fn submit_blocking(&self, request: impl Into<Request>) -> Result<Receipt> {
         let request = request.into();
         if !self.shared.is_forked() {
-            if let Some(_permit) = self.shared.limits.try_acquire_idle(request.bytes.len()) {
-                let job = Job::prepare(request.target, &request.options)?;
-                return calls::carry(job, &request.bytes);
+            if let Some(permit) = self.shared.limits.try_acquire_idle(request.bytes.len()) {
+                return self.shared.carry(request, permit);
             }
         }
         pollster::block_on(self.submit(request))
@@ -149,7 +152,8 @@ impl Writer {
     /// as it goes. What there is room for is handed to the engine at once: the saves share their
     /// syncs, so that a thousand cost a few flushes. They may be on any number of filesystems.
     ///
-    /// Two requests for one target end with one of them, whole; which, is not told.
+    /// Of two requests for one target the later one stands in the end; the earlier may be left out
+    /// ([`Receipt::coalesced_into`]).
     ///
     /// # Errors
     /// Each answer is a result of its own: one that fails does not touch the others.
@@ -256,19 +260,40 @@ impl Shared {
         ))
     }
 
-    /// Resolves the request and adds it to a batch, or carries it out here where nothing waits for a
-    /// disk.
-    fn prepare(&self, request: Request, permit: Permit, batch: &mut Tasks) -> Result<Answer> {
-        let Request { target, bytes: payload, options } = request;
-        let job = Job::prepare(target, &options)?;
-        let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
-        if self.engine.leaves_to_caller(&job, payload.len()) {
-            let answer = calls::carry(job, &payload);
-            Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
-        } else {
-            batch.push(Task::new(job, payload, permit, reply));
+    /// Carries a request out on this thread. If somebody has come before it, it waits.
+    fn carry(&self, request: Request, permit: Permit) -> Result<Receipt> {
+        let Request { target, bytes, options } = request;
+        let mut job = Job::prepare(target, &options)?;
+        if let Some(_turn) = self.engine.enter(&mut job) {
+            return calls::carry(job, &bytes);
         }
-        Ok(answer)
+        let mut batch = Tasks::new();
+        let answer = self.accept(job, bytes, permit, &mut batch);
+        self.engine.submit(batch, false);
+        pollster::block_on(answer)
+    }
+
+    /// Resolves and accepts a request.
+    fn prepare(&self, request: Request, permit: Permit, batch: &mut Tasks) -> Result<Answer> {
+        let Request { target, bytes, options } = request;
+        let job = Job::prepare(target, &options)?;
+        Ok(self.accept(job, bytes, permit, batch))
+    }
+
+    /// Accepts a save. If it can be carried out now it is added to a batch, or, where nothing waits for
+    /// a disk, done.
+    fn accept(&self, job: Job, payload: Bytes, permit: Permit, batch: &mut Tasks) -> Answer {
+        let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
+        let task = Task::new(job, payload, permit, reply);
+        let Some(mut task) = self.engine.accept(task) else { return answer };
+        if self.engine.leaves_to_caller(&task.job, task.payload.len()) {
+            calls::run(&mut task.job, &task.payload);
+            task.carrier = Carrier::Caller;
+            Ended::answer_all(vec![task.end()]);
+        } else {
+            batch.push(task);
+        }
+        answer
     }
 }
 

@@ -12,6 +12,7 @@ mod forked;
 mod killed;
 mod limits;
 mod liveness;
+mod order;
 mod peers;
 mod previous;
 mod probing;

@@ -371,14 +371,18 @@ impl Driver {
     /// Answers `Unknown` to every save that is with the kernel, and leaks what it may still read.
     fn lose_all(&mut self) {
         for active in self.slots.iter_mut().filter_map(Option::take) {
-            let Task { mut job, payload, permit, reply, .. } = *active.order.task;
+            let Task { mut job, payload, permit, reply, turn, overtaken, .. } = *active.order.task;
             job.progress.lose();
             let step = job.progress.failed().unwrap_or(Step::Verify);
             let (target, outcome) = (job.place.shown.clone(), job.progress.outcome());
             mem::forget((job, payload));
             let lost = Error::new(target, step, outcome, Cause::EngineLost);
-            let (payload, answer) = (Bytes::new(), Err(lost));
-            Ended::answer_all(vec![Ended { payload, permit, reply, answer }]);
+            if let Some(turn) = turn {
+                turn.lose();
+            }
+            let (payload, answer, turn) = (Bytes::new(), Err(lost), None);
+            let ended = Ended { payload, permit, reply, answer, turn, overtaken };
+            Ended::answer_all(vec![ended]);
         }
         self.free = (0..self.slots.len() as u32).collect();
         mem::forget(self.ring.take());

@@ -1,0 +1,69 @@
+//! Where a save goes that has the turn: to a cycle, to the ring, to a thread, or back to its caller.
+
+use std::sync::Arc;
+
+use super::group::{self, Carriers, Groups};
+use super::pool::{Pool, Work};
+use super::uring;
+use crate::job::{Job, Promise};
+use crate::task::{Task, Tasks};
+
+/// The ways that a writer has.
+#[derive(Debug)]
+pub(super) struct Route {
+    ring: Option<Arc<uring::Queue>>,
+    pool: Arc<Pool>,
+    /// Saves that come together share their syncs.
+    groups: Arc<Groups>,
+}
+
+/// A larger payload would hold up the caller's executor: 256 KiB are copied in about 30 us.
+const STRAIGHT_MAX: usize = 256 << 10;
+
+impl Route {
+    pub(super) fn new(pool: Arc<Pool>, ring: Option<Arc<uring::Queue>>) -> Route {
+        let groups = Groups::new(Carriers { pool: Arc::clone(&pool), ring: ring.clone() });
+        Route { ring, pool, groups }
+    }
+
+    /// Takes saves, all at once, so that they can share a submission or their syncs.
+    /// `alone`: there is one, and nothing else is in flight.
+    pub(super) fn submit(&self, mut tasks: Tasks, alone: bool) {
+        if self.ring.is_some() {
+            tasks.iter_mut().for_each(|task| task.note_what_the_ring_lacks());
+        }
+        let is_single = |task: &Task| alone || task.payload.len() > group::PAYLOAD_MAX;
+        let (single, together) = tasks.into_iter().partition(|task| is_single(task));
+        self.groups.submit(together);
+        self.submit_single(single);
+    }
+
+    /// Saves that share nothing.
+    fn submit_single(&self, tasks: Tasks) {
+        let left = match &self.ring {
+            Some(ring) if !tasks.is_empty() => ring.push(tasks).err().unwrap_or_default(),
+            _ => tasks,
+        };
+        for task in left {
+            if let Some(work) = self.pool.enqueue(Work::Save(task)) {
+                // There is no thread. Never leave a save undone.
+                work.carry();
+            }
+        }
+    }
+
+    /// In memory nothing waits, and a save costs less than handing it to another thread: unless it is
+    /// large, it is carried out where it was asked for.
+    pub(super) fn leaves_to_caller(&self, job: &Job, payload_len: usize) -> bool {
+        let small = payload_len <= STRAIGHT_MAX;
+        self.ring.is_none() && job.settled.promise == Promise::Volatile && small
+    }
+
+    /// No more saves will come: the threads end when what was accepted is done.
+    pub(super) fn close(&self) {
+        match &self.ring {
+            Some(ring) if ring.close() => {}
+            _ => self.pool.close(),
+        }
+    }
+}
