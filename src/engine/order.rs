@@ -35,8 +35,8 @@ pub(crate) struct Order {
 
 #[derive(Debug, Default)]
 struct State {
-    /// A line is here while a save of its target is under way.
-    lines: HashMap<u64, Line>,
+    /// A line is here while a save of its target is under way; it takes room only if others wait.
+    lines: HashMap<u64, Option<Box<Line>>>,
     /// Saves that were accepted.
     accepted: u64,
 }
@@ -72,7 +72,7 @@ impl Order {
         let mut state = self.lock();
         match state.lines.entry(line) {
             Entry::Occupied(_) => return None,
-            Entry::Vacant(entry) => entry.insert(Line::default()),
+            Entry::Vacant(entry) => entry.insert(None),
         };
         job.sequence = state.next_sequence();
         Some(self.turn(line))
@@ -91,13 +91,14 @@ impl Order {
         let line = self.line_of(&mut task.job);
         let mut state = self.lock();
         task.job.sequence = state.next_sequence();
-        let Some(Line { waiting, lost }) = state.lines.get_mut(&line) else {
-            // It has ended meanwhile.
-            state.lines.insert(line, Line::default());
+        let Some(others) = state.lines.get_mut(&line) else {
+            // They have ended meanwhile.
+            state.lines.insert(line, None);
             drop(state);
             task.turn = Some(self.turn(line));
             return Some(task);
         };
+        let Line { waiting, lost } = &mut **others.get_or_insert_default();
         if *lost {
             drop(state);
             refuse([task]);
@@ -141,7 +142,8 @@ impl Order {
         let mut next = Vec::new();
         let mut state = self.lock();
         for line in lines {
-            match state.lines.get_mut(line).and_then(|line| line.waiting.pop_front()) {
+            let others = state.lines.get_mut(line).and_then(Option::as_mut);
+            match others.and_then(|line| line.waiting.pop_front()) {
                 Some(task) => next.push((*line, task)),
                 None => drop(state.lines.remove(line)),
             }
@@ -185,7 +187,7 @@ impl Turn {
     pub(crate) fn lose(mut self) {
         let Some(order) = self.order.take() else { return };
         let mut state = order.lock();
-        let line = state.lines.entry(self.line).or_default();
+        let line = state.lines.entry(self.line).or_default().get_or_insert_default();
         line.lost = true;
         let waiting = std::mem::take(&mut line.waiting);
         drop(state);

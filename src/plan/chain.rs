@@ -68,7 +68,7 @@ pub(crate) fn next_chain(
     slot_is_full: bool,
     here: impl Fn(Step) -> bool,
 ) -> Vec<Op> {
-    let mut chain: Vec<Op> = Vec::with_capacity(8);
+    let mut chain: Vec<Op> = Vec::new();
     let mut all = Vec::with_capacity(12);
     let mut steps = progress.remaining().take_while(|step| here(*step)).peekable();
     while let Some(step) = steps.next() {

@@ -141,11 +141,12 @@ impl Limits {
 impl Permit {
     /// Gives the room back, all of it at once, before the answers go out: who has one finds the
     /// writer idle. The permits are of the same limits.
-    pub(crate) fn give_back_all(permits: &mut [Permit]) {
-        let Some(first) = permits.first() else { return };
+    pub(crate) fn give_back_all<'a>(mut permits: impl Iterator<Item = &'a mut Permit>) {
+        let Some(first) = permits.next() else { return };
         let limits = Arc::clone(&first.limits);
         let mut state = limits.lock();
-        permits.iter_mut().for_each(|permit| permit.give_back(&mut state));
+        first.give_back(&mut state);
+        permits.for_each(|permit| permit.give_back(&mut state));
         let next = limits.first_with_room(&state);
         drop(state);
         if let Some(waker) = next {

@@ -107,28 +107,27 @@ impl Ended {
     ///
     /// All of it runs code of the caller's, a waker or a payload's owner. A panic in it must not
     /// take the engine's thread away from everybody else.
-    pub(crate) fn answer_all(ended: Vec<Ended>) {
-        let mut permits = Vec::with_capacity(ended.len());
-        let mut replies = Vec::with_capacity(ended.len());
-        let mut turns = Vec::with_capacity(ended.len());
-        for Ended { payload, permit, reply, answer, turn, overtaken } in ended {
+    pub(crate) fn answer_all(mut ended: Vec<Ended>) {
+        for one in &mut ended {
+            let payload = std::mem::take(&mut one.payload);
             contained(|| drop(payload));
-            for Overtaken { permit, reply, target, sequence } in overtaken {
-                permits.push(permit);
-                replies.push((reply, coalesced(&answer, target, sequence)));
-            }
-            permits.push(permit);
-            replies.push((reply, answer));
-            turns.extend(turn);
         }
-        contained(|| Permit::give_back_all(&mut permits));
+        contained(|| Permit::give_back_all(ended.iter_mut().flat_map(Ended::permits)));
+        let turns = ended.iter_mut().filter_map(|one| one.turn.take()).collect();
         contained(|| Turn::pass_all(turns));
-        for (reply, answer) in replies {
+        for Ended { permit, reply, answer, overtaken, .. } in ended {
+            for Overtaken { permit, reply, target, sequence } in overtaken {
+                contained(|| reply.send(coalesced(&answer, target, sequence)));
+                contained(|| drop(permit));
+            }
             contained(|| reply.send(answer));
-        }
-        for permit in permits {
             contained(|| drop(permit));
         }
+    }
+
+    fn permits(&mut self) -> impl Iterator<Item = &mut Permit> {
+        let overtaken = self.overtaken.iter_mut().map(|overtaken| &mut overtaken.permit);
+        std::iter::once(&mut self.permit).chain(overtaken)
     }
 }
 
