@@ -40,6 +40,7 @@ struct Inner {
     #[source]
     cause: Cause,
     outcome: Outcome,
+    coalesced_into: Option<u64>,
 }
 
 impl Error {
@@ -50,11 +51,11 @@ impl Error {
         cause: impl Into<Cause>,
     ) -> Error {
         let (target, cause) = (target.into(), cause.into());
-        Error(Box::new(Inner { target, step, cause, outcome }))
+        Error(Box::new(Inner { target, step, cause, outcome, coalesced_into: None }))
     }
 
-    /// The same error, for another save that it ended.
-    pub(crate) fn again(&self, target: PathBuf) -> Error {
+    /// The same error, for a save that the one that failed stood for.
+    pub(crate) fn again(&self, target: PathBuf, coalesced_into: u64) -> Error {
         let Inner { step, cause, outcome, .. } = &*self.0;
         let cause = match cause {
             Cause::MountPoint => Cause::MountPoint,
@@ -69,7 +70,9 @@ impl Error {
             Cause::Serialize(_) => Cause::EngineLost,
             Cause::Closed | Cause::Forked | Cause::EngineLost => Cause::EngineLost,
         };
-        Error::new(target, *step, *outcome, cause)
+        let (step, outcome) = (*step, *outcome);
+        let coalesced_into = Some(coalesced_into);
+        Error(Box::new(Inner { target, step, cause, outcome, coalesced_into }))
     }
 
     /// The target, as it was given; below its root for a target that was named so.
@@ -85,6 +88,13 @@ impl Error {
     /// What is true of the target now.
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
+    }
+
+    /// The number ([`Receipt::sequence`](crate::Receipt)) of the newer version that was to stand in this
+    /// one's place, where it was that which failed: step, cause and outcome are that one's, and whoever
+    /// tries again puts this version over the newer one.
+    pub fn coalesced_into(&self) -> Option<u64> {
+        self.0.coalesced_into
     }
 
     /// Why the step failed.

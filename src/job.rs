@@ -129,17 +129,22 @@ impl Job {
     }
 
     /// Is this save, once it is carried out, as good as that older one? So it is if both are plain, are of
-    /// one target, and ask for the same; where numbers tell directories apart.
+    /// one target, as far as numbers tell directories apart, and ask for the same.
     pub(crate) fn stands_for(&self, older: &Job) -> bool {
         let of_one_target =
             self.directory == older.directory && self.place.name == older.place.name;
         of_one_target && self.is_plain() && older.is_plain() && self.asked == older.asked
     }
 
+    /// Does it keep anything of the version before it?
+    pub(crate) fn keeps(&self) -> bool {
+        self.asked.keep_mode || self.asked.keep_owner
+    }
+
     /// Takes over anew what is to be kept: saves that came before have changed it.
     pub(crate) fn look_again(&mut self) -> Result<()> {
         let Asked { mode, keep_mode, keep_owner, level } = self.asked;
-        if !keep_mode && !keep_owner {
+        if !self.keeps() {
             return Ok(());
         }
         let previous = self.settled.previous.as_ref();

@@ -80,8 +80,15 @@ impl Running {
         Ok(running)
     }
 
-    /// Accepts a save. It comes back if it can be carried out now; else it waits for others of its
-    /// target, and is seen to by the engine.
+    /// Makes a save ready to be accepted, on the caller's thread.
+    pub(crate) fn prepare(&self, task: &mut Task) {
+        if self.order.route().has_ring() {
+            task.note_what_the_ring_lacks();
+        }
+    }
+
+    /// Accepts a save. It comes back if it can be carried out now, and is to be submitted at once: others
+    /// of its target wait for it. Else it waits for them, and is seen to by the engine.
     pub(crate) fn accept(&self, task: Box<Task>) -> Option<Box<Task>> {
         self.order.accept(task)
     }

@@ -10,17 +10,16 @@
 //!
 //! A line is found by a hash of its target: of the directory's numbers, whatever path led there, and
 //! of the name. Two targets of one hash wait for each other in vain, and that is all: before a version
-//! is left out, the targets themselves are compared.
+//! is left out, the directories themselves are compared.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::route::Route;
 use crate::error::{Cause, Error};
-use crate::filesystem;
+use crate::inode;
 use crate::job::Job;
 use crate::plan::{Outcome, Step};
 use crate::task::{Ended, Task, Tasks};
@@ -81,71 +80,74 @@ impl Order {
     /// Accepts a save. It comes back if it has the turn; else it waits for it, or takes the place of
     /// one that does.
     pub(super) fn accept(self: &Arc<Order>, mut task: Box<Task>) -> Option<Box<Task>> {
-        if let Some(turn) = self.enter(&mut task.job) {
-            task.turn = Some(turn);
-            return Some(task);
-        }
-        // Not asked under the lock: on some filesystems it takes its time.
-        let dir = task.job.place.dir.as_fd();
-        let may_overtake = task.job.is_plain() && filesystem::numbers_are_unique(dir);
         let line = self.line_of(&mut task.job);
-        let mut state = self.lock();
-        task.job.sequence = state.next_sequence();
-        let Some(others) = state.lines.get_mut(&line) else {
-            // They have ended meanwhile.
-            state.lines.insert(line, None);
-            drop(state);
-            task.turn = Some(self.turn(line));
-            return Some(task);
-        };
-        let Line { waiting, lost } = &mut **others.get_or_insert_default();
-        if *lost {
-            drop(state);
-            refuse([task]);
-            return None;
-        }
-        let last = waiting.back().filter(|last| may_overtake && task.job.stands_for(&last.job));
-        let overtaken = if last.is_some() { waiting.pop_back() } else { None };
-        let payload = overtaken.map(|overtaken| task.overtake(*overtaken));
-        waiting.push_back(task);
-        drop(state);
-        // A payload's owner is code of the caller's.
-        drop(payload);
-        None
-    }
-
-    /// The next of these lines have the turn.
-    fn pass(self: &Arc<Order>, mut lines: Vec<u64>) {
-        let (mut ready, mut failed) = (Tasks::new(), Vec::new());
-        while !lines.is_empty() {
-            let next = self.next_of(&lines);
-            lines.clear();
-            for (line, mut task) in next {
-                match task.job.look_again() {
-                    Ok(()) => {
-                        task.turn = Some(self.turn(line));
-                        ready.push(task);
-                    }
-                    Err(error) => {
-                        lines.push(line);
-                        failed.push(task.fail(error));
+        // The last that waits, and is it of this target?
+        let mut compared = None;
+        loop {
+            if let Some(turn) = self.enter(&mut task.job) {
+                task.turn = Some(turn);
+                return look_again(task);
+            }
+            let mut state = self.lock();
+            let State { lines, accepted } = &mut *state;
+            // They can have ended meanwhile.
+            let Some(others) = lines.get_mut(&line) else { continue };
+            let Line { waiting, lost } = &mut **others.get_or_insert_default();
+            if *lost {
+                drop(state);
+                refuse([task]);
+                return None;
+            }
+            let mut overtakes = false;
+            if let Some(last) = waiting.back().filter(|last| task.job.stands_for(&last.job)) {
+                let (sequence, dir) = (last.job.sequence, Arc::clone(&last.job.place.dir));
+                match compared {
+                    Some((compared, same)) if compared == sequence => overtakes = same,
+                    _ => {
+                        drop(state);
+                        // Not under the lock: it can take its time.
+                        compared = Some((sequence, inode::are_one(&task.job.place.dir, &dir)));
+                        continue;
                     }
                 }
             }
+            *accepted += 1;
+            task.job.sequence = *accepted;
+            let last = if overtakes { waiting.pop_back() } else { None };
+            let freed = last.map(|last| task.overtake(*last));
+            waiting.push_back(task);
+            drop(state);
+            if let Some(freed) = freed {
+                freed.release();
+            }
+            return None;
+        }
+    }
+
+    /// The next of these lines have the turn.
+    fn pass(self: &Arc<Order>, lines: impl Iterator<Item = u64>) {
+        let mut ready = Tasks::new();
+        for (line, mut task) in self.next_of(lines) {
+            task.turn = Some(self.turn(line));
+            if task.job.keeps() {
+                // It looks at the file that is there now, and not on this thread, which may be the ring's.
+                self.route.look_again_first(task);
+            } else {
+                ready.push(task);
+            }
         }
         self.route.submit(ready, false);
-        Ended::answer_all(failed);
     }
 
     /// Takes the first of each of these lines; ends the lines in which nobody waits.
-    fn next_of(&self, lines: &[u64]) -> Vec<(u64, Box<Task>)> {
+    fn next_of(&self, lines: impl Iterator<Item = u64>) -> Vec<(u64, Box<Task>)> {
         let mut next = Vec::new();
         let mut state = self.lock();
         for line in lines {
-            let others = state.lines.get_mut(line).and_then(Option::as_mut);
+            let others = state.lines.get_mut(&line).and_then(Option::as_mut);
             match others.and_then(|line| line.waiting.pop_front()) {
-                Some(task) => next.push((*line, task)),
-                None => drop(state.lines.remove(line)),
+                Some(task) => next.push((line, task)),
+                None => drop(state.lines.remove(&line)),
             }
         }
         next
@@ -179,7 +181,7 @@ impl Turn {
             turn.order = None;
             turn.line
         };
-        order.pass(turns.into_iter().map(pass).collect());
+        order.pass(turns.into_iter().map(pass));
     }
 
     /// The save was lost with the ring and may yet happen, after a newer one: nothing of this target
@@ -198,7 +200,19 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(order) = self.order.take() {
-            order.pass(vec![self.line]);
+            order.pass(std::iter::once(self.line));
+        }
+    }
+}
+
+/// Takes over what is to be kept of the file that is there now. `None` if it cannot be told: the save has
+/// failed, and was answered.
+pub(super) fn look_again(mut task: Box<Task>) -> Option<Box<Task>> {
+    match task.job.look_again() {
+        Ok(()) => Some(task),
+        Err(error) => {
+            Ended::answer_all(vec![task.fail(error)]);
+            None
         }
     }
 }

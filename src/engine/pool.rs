@@ -10,8 +10,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::calls;
 use super::group::{Groups, LaneKey, Share};
+use super::{calls, order};
 use crate::sys::thread;
 use crate::task::{Ended, Task};
 
@@ -23,6 +23,8 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(crate) enum Work {
     /// A save, from where it is to its end.
     Save(Box<Task>),
+    /// The same, after another look at what it keeps of the version before it.
+    LookAgain(Box<Task>),
     /// Cycles of a lane.
     Cycles(Arc<Groups>, LaneKey),
     /// What another thread shares out.
@@ -36,6 +38,11 @@ impl Work {
             Work::Save(mut task) => {
                 calls::run(&mut task.job, &task.payload);
                 Ended::answer_all(vec![task.end()]);
+            }
+            Work::LookAgain(task) => {
+                if let Some(task) = order::look_again(task) {
+                    Work::Save(task).carry();
+                }
             }
             Work::Cycles(groups, key) => groups.serve(key),
             Work::Help(share) => share.take_part(),

@@ -28,14 +28,24 @@ impl Route {
 
     /// Takes saves, all at once, so that they can share a submission or their syncs.
     /// `alone`: there is one, and nothing else is in flight.
-    pub(super) fn submit(&self, mut tasks: Tasks, alone: bool) {
-        if self.ring.is_some() {
-            tasks.iter_mut().for_each(|task| task.note_what_the_ring_lacks());
-        }
+    pub(super) fn submit(&self, tasks: Tasks, alone: bool) {
         let is_single = |task: &Task| alone || task.payload.len() > group::PAYLOAD_MAX;
         let (single, together) = tasks.into_iter().partition(|task| is_single(task));
         self.groups.submit(together);
         self.submit_single(single);
+    }
+
+    /// Takes a save that keeps something of the version before it, which a thread of the pool has to look
+    /// at first.
+    pub(super) fn look_again_first(&self, task: Box<Task>) {
+        if let Some(work) = self.pool.enqueue(Work::LookAgain(task)) {
+            work.carry();
+        }
+    }
+
+    /// Is there a ring, whose lacks a save has to know?
+    pub(super) fn has_ring(&self) -> bool {
+        self.ring.is_some()
     }
 
     /// Saves that share nothing.

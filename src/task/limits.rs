@@ -154,6 +154,15 @@ impl Permit {
         }
     }
 
+    /// Gives the bytes back, but not the place of a save. Who may have room now is to be woken.
+    pub(crate) fn give_bytes_back(&mut self) -> Option<Waker> {
+        let mut state = self.limits.lock();
+        if self.holds_room {
+            state.bytes -= std::mem::take(&mut self.bytes);
+        }
+        self.limits.first_with_room(&state)
+    }
+
     fn give_back(&mut self, state: &mut State) {
         if std::mem::take(&mut self.holds_room) {
             state.requests -= 1;

@@ -5,6 +5,7 @@ pub(crate) mod reply;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::task::Waker;
 
 use bytes::Bytes;
 
@@ -42,6 +43,23 @@ pub(crate) struct Overtaken {
     sequence: u64,
 }
 
+/// What an overtaken save has freed.
+#[derive(Debug)]
+pub(crate) struct Freed {
+    payload: Bytes,
+    waker: Option<Waker>,
+}
+
+impl Freed {
+    /// Runs code of the caller's, so not under a lock.
+    pub(crate) fn release(self) {
+        contained(|| drop(self.payload));
+        if let Some(waker) = self.waker {
+            contained(|| waker.wake());
+        }
+    }
+}
+
 /// Saves in a list. They are boxed, because they go from list to list, and one that grows would hold
 /// them twice.
 pub(crate) type Tasks = Vec<Box<Task>>;
@@ -59,19 +77,21 @@ impl Task {
         self.by_calls = self.job.settled.shape().attributes || !self.job.open_mode_is_exact();
     }
 
-    /// Stands for an older version, which is not written. Gives its payload back.
-    pub(crate) fn overtake(&mut self, older: Task) -> Bytes {
-        let Task { job, payload, permit, reply, overtaken, .. } = older;
+    /// Stands for an older version, which is not written, and whose bytes are of no use any more.
+    pub(crate) fn overtake(&mut self, older: Task) -> Freed {
+        let Task { job, payload, mut permit, reply, overtaken, .. } = older;
+        let waker = permit.give_bytes_back();
         self.overtaken = overtaken;
         let (target, sequence) = (job.place.shown, job.sequence);
         self.overtaken.push(Overtaken { permit, reply, target, sequence });
-        payload
+        Freed { payload, waker }
     }
 
     /// Ends it before anything was done.
     pub(crate) fn fail(self, error: Error) -> Ended {
-        let Task { payload, permit, reply, turn, overtaken, .. } = self;
-        Ended { payload, permit, reply, answer: Err(error), turn, overtaken }
+        let Task { job, payload, permit, reply, turn, overtaken, .. } = self;
+        let (answer, sequence) = (Err(error), job.sequence);
+        Ended { payload, permit, reply, answer, turn, overtaken, sequence }
     }
 
     /// Begins anew, with a new file, and by plain calls, which look more closely.
@@ -85,8 +105,9 @@ impl Task {
     /// Cleans up after a save that has come to its end.
     pub(crate) fn end(self) -> Ended {
         let Task { job, payload, carrier, permit, reply, turn, overtaken, .. } = self;
+        let sequence = job.sequence;
         let answer = calls::finish(job, carrier, payload.len());
-        Ended { payload, permit, reply, answer, turn, overtaken }
+        Ended { payload, permit, reply, answer, turn, overtaken, sequence }
     }
 }
 
@@ -99,25 +120,26 @@ pub(crate) struct Ended {
     pub answer: Result<Receipt>,
     pub turn: Option<Turn>,
     pub overtaken: Vec<Overtaken>,
+    pub sequence: u64,
 }
 
 impl Ended {
-    /// Frees the payloads, gives all the room back at once, so that whoever waits for it finds it
-    /// whole, lets the next of each target go, and then answers.
+    /// Lets the next of each target go, frees the payloads, gives all the room back at once, so that
+    /// whoever waits for it finds it whole, and then answers.
     ///
-    /// All of it runs code of the caller's, a waker or a payload's owner. A panic in it must not
+    /// Most of it runs code of the caller's, a waker or a payload's owner. A panic in it must not
     /// take the engine's thread away from everybody else.
     pub(crate) fn answer_all(mut ended: Vec<Ended>) {
+        let turns = ended.iter_mut().filter_map(|one| one.turn.take()).collect();
+        contained(|| Turn::pass_all(turns));
         for one in &mut ended {
             let payload = std::mem::take(&mut one.payload);
             contained(|| drop(payload));
         }
         contained(|| Permit::give_back_all(ended.iter_mut().flat_map(Ended::permits)));
-        let turns = ended.iter_mut().filter_map(|one| one.turn.take()).collect();
-        contained(|| Turn::pass_all(turns));
-        for Ended { permit, reply, answer, overtaken, .. } in ended {
+        for Ended { permit, reply, answer, overtaken, sequence: into, .. } in ended {
             for Overtaken { permit, reply, target, sequence } in overtaken {
-                contained(|| reply.send(coalesced(&answer, target, sequence)));
+                contained(|| reply.send(coalesced(&answer, target, sequence, into)));
                 contained(|| drop(permit));
             }
             contained(|| reply.send(answer));
@@ -132,13 +154,15 @@ impl Ended {
 }
 
 /// The answer to a save that this one stood for.
-fn coalesced(answer: &Result<Receipt>, target: PathBuf, sequence: u64) -> Result<Receipt> {
+fn coalesced(
+    answer: &Result<Receipt>,
+    target: PathBuf,
+    sequence: u64,
+    into: u64,
+) -> Result<Receipt> {
     match answer {
-        Ok(receipt) => {
-            let coalesced_into = Some(receipt.sequence);
-            Ok(Receipt { sequence, coalesced_into, ..*receipt })
-        }
-        Err(error) => Err(error.again(target)),
+        Ok(receipt) => Ok(Receipt { sequence, coalesced_into: Some(into), ..*receipt }),
+        Err(error) => Err(error.again(target, into)),
     }
 }
 

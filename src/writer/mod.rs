@@ -25,8 +25,8 @@ use crate::task::{Ended, Task, Tasks};
 
 /// Saves files durably, many at a time.
 ///
-/// Saves of one target take effect in the order in which they were accepted: when their futures were
-/// first polled and found room. A version that is overtaken while it waits for an older one is not
+/// Saves of one target take effect in the order in which they were accepted: each when its future is
+/// polled, finds room and has opened the directory; [`Receipt::sequence`] is that order. A version that is overtaken while it waits for an older one is not
 /// written, if neither asks for more than a replace; its answer comes with the newer one's.
 ///
 /// A cheap handle (`Clone + Send + Sync`); its futures run on any executor. What was accepted is
@@ -111,9 +111,8 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         Save(Box::pin(async move {
             let permit = shared.room(&request).await?;
-            let mut batch = Vec::with_capacity(1);
-            let answer = shared.prepare(request, permit, &mut batch)?;
-            shared.engine.submit(batch, shared.limits.is_one_in_flight());
+            let (task, answer) = shared.prepare(request, permit)?;
+            shared.accept(vec![task]);
             answer.await
         }))
     }
@@ -169,19 +168,27 @@ impl Writer {
             let mut answers = Vec::new();
             let mut next = requests.next();
             while let Some(request) = next.take() {
-                let mut batch = Vec::new();
+                // None is accepted before all are resolved: that can take its time, and the iterator is
+                // the caller's, while others may wait for these targets.
+                let mut batch = Tasks::new();
+                let mut add = |answers: &mut Vec<_>, prepared| match prepared {
+                    Ok((task, answer)) => {
+                        batch.push(task);
+                        answers.push(Ok(answer));
+                    }
+                    Err(error) => answers.push(Err(error)),
+                };
                 let room = shared.room(&request).await;
-                answers.push(room.and_then(|permit| shared.prepare(request, permit, &mut batch)));
+                add(&mut answers, room.and_then(|permit| shared.prepare(request, permit)));
                 // Whatever finds room without waiting goes along.
                 for request in requests.by_ref() {
                     let Some(permit) = shared.limits.try_acquire(request.bytes.len()) else {
                         next = Some(request);
                         break;
                     };
-                    answers.push(shared.prepare(request, permit, &mut batch));
+                    add(&mut answers, shared.prepare(request, permit));
                 }
-                let alone = batch.len() == 1 && shared.limits.is_one_in_flight();
-                shared.engine.submit(batch, alone);
+                shared.accept(batch);
             }
             let mut results = Vec::with_capacity(answers.len());
             for answer in answers {
@@ -260,40 +267,46 @@ impl Shared {
         ))
     }
 
-    /// Carries a request out on this thread. If somebody has come before it, it waits.
+    /// Carries a request out on this thread. If others of its target are under way, it waits.
     fn carry(&self, request: Request, permit: Permit) -> Result<Receipt> {
         let Request { target, bytes, options } = request;
         let mut job = Job::prepare(target, &options)?;
         if let Some(_turn) = self.engine.enter(&mut job) {
+            job.look_again()?;
             return calls::carry(job, &bytes);
         }
-        let mut batch = Tasks::new();
-        let answer = self.accept(job, bytes, permit, &mut batch);
-        self.engine.submit(batch, false);
+        let (task, answer) = self.task(job, bytes, permit);
+        self.accept(vec![task]);
         pollster::block_on(answer)
     }
 
-    /// Resolves and accepts a request.
-    fn prepare(&self, request: Request, permit: Permit, batch: &mut Tasks) -> Result<Answer> {
+    /// Resolves a request.
+    fn prepare(&self, request: Request, permit: Permit) -> Result<(Box<Task>, Answer)> {
         let Request { target, bytes, options } = request;
         let job = Job::prepare(target, &options)?;
-        Ok(self.accept(job, bytes, permit, batch))
+        Ok(self.task(job, bytes, permit))
     }
 
-    /// Accepts a save. If it can be carried out now it is added to a batch, or, where nothing waits for
-    /// a disk, done.
-    fn accept(&self, job: Job, payload: Bytes, permit: Permit, batch: &mut Tasks) -> Answer {
+    fn task(&self, job: Job, payload: Bytes, permit: Permit) -> (Box<Task>, Answer) {
         let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
-        let task = Task::new(job, payload, permit, reply);
-        let Some(mut task) = self.engine.accept(task) else { return answer };
-        if self.engine.leaves_to_caller(&task.job, task.payload.len()) {
+        let mut task = Task::new(job, payload, permit, reply);
+        self.engine.prepare(&mut task);
+        (task, answer)
+    }
+
+    /// Accepts saves, in their order, and hands those that can be carried out now to the engine, all at
+    /// once; or carries them out here, where nothing waits for a disk.
+    fn accept(&self, tasks: Tasks) {
+        let ready = tasks.into_iter().filter_map(|task| self.engine.accept(task));
+        let is_mine = |task: &Task| self.engine.leaves_to_caller(&task.job, task.payload.len());
+        let (mine, batch): (Tasks, Tasks) = ready.partition(|task| is_mine(task));
+        let alone = batch.len() == 1 && self.limits.is_one_in_flight();
+        self.engine.submit(batch, alone);
+        for mut task in mine {
             calls::run(&mut task.job, &task.payload);
             task.carrier = Carrier::Caller;
             Ended::answer_all(vec![task.end()]);
-        } else {
-            batch.push(task);
         }
-        answer
     }
 }
 
@@ -310,7 +323,7 @@ impl Drop for Shared {
 /// Nothing happens before it is polled. Once it was accepted it is carried out; dropping it only
 /// means that nobody waits.
 ///
-/// Where the writer is full, saves are accepted in the order in which they were first polled. One
+/// Where the writer is full, saves find room in the order in which they were first polled. One
 /// that stands in line must be polled on or dropped: kept and not polled, it holds up those behind.
 /// Polling opens the target's directory, which can wait where that is on a network.
 #[must_use = "futures do nothing unless polled"]

@@ -371,17 +371,23 @@ impl Driver {
     /// Answers `Unknown` to every save that is with the kernel, and leaks what it may still read.
     fn lose_all(&mut self) {
         for active in self.slots.iter_mut().filter_map(Option::take) {
+            // What was not to rename cannot take effect later.
+            let renames = matches!(&active.round, Round::Chain(ops) if ops.contains(&Op::Rename));
             let Task { mut job, payload, permit, reply, turn, overtaken, .. } = *active.order.task;
             job.progress.lose();
-            let step = job.progress.failed().unwrap_or(Step::Verify);
+            let (step, sequence) = (job.progress.failed().unwrap_or(Step::Verify), job.sequence);
             let (target, outcome) = (job.place.shown.clone(), job.progress.outcome());
             mem::forget((job, payload));
             let lost = Error::new(target, step, outcome, Cause::EngineLost);
-            if let Some(turn) = turn {
-                turn.lose();
-            }
-            let (payload, answer, turn) = (Bytes::new(), Err(lost), None);
-            let ended = Ended { payload, permit, reply, answer, turn, overtaken };
+            let turn = match turn {
+                Some(turn) if renames => {
+                    turn.lose();
+                    None
+                }
+                turn => turn,
+            };
+            let (payload, answer) = (Bytes::new(), Err(lost));
+            let ended = Ended { payload, permit, reply, answer, turn, overtaken, sequence };
             Ended::answer_all(vec![ended]);
         }
         self.free = (0..self.slots.len() as u32).collect();
