@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 
 use crate::inode::{self, Look};
+use crate::sys::handle::Handle;
 
 /// `f_type` values of statfs(2) that matter here, with the names that users know.
 const NAMES: [(u64, &str); 17] = [
@@ -107,6 +108,19 @@ pub(crate) fn may_drop_blocks(dir: BorrowedFd<'_>) -> bool {
 /// what 9p exports, can have equal ones.
 pub(crate) fn numbers_are_unique(dir: BorrowedFd<'_>) -> bool {
     name(dir).is_ok_and(|name| matches!(name, "ext4" | "xfs" | "btrfs" | "f2fs" | "overlay"))
+}
+
+/// Are these two descriptors of one directory, for certain?
+pub(crate) fn are_one_directory(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let (Ok(first), Ok(second)) = (inode::of(one), inode::of(other)) else { return false };
+    if (first.device, first.inode) != (second.device, second.inode) {
+        return false;
+    }
+    match (Handle::of(one), Handle::of(other)) {
+        (Ok(first), Ok(second)) => first == second,
+        // An overlay, or a filter that denies the call.
+        _ => numbers_are_unique(one),
+    }
 }
 
 /// The filesystem's name, as mount(8) knows it; `unknown` for one that is not in the list.

@@ -10,9 +10,6 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Mode, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use crate::filesystem;
-use crate::sys::handle::Handle;
-
 /// What a save needs to know of an inode.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
@@ -89,19 +86,6 @@ fn mount(stat: &Statx) -> Option<u64> {
     let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(MOUNT_UNIQUE);
     let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     (told && !is_root).then_some(stat.stx_mnt_id)
-}
-
-/// Are these two descriptors of one directory, for certain?
-pub(crate) fn are_one(one: impl AsFd, other: impl AsFd) -> bool {
-    let (Ok(first), Ok(second)) = (of(&one), of(&other)) else { return false };
-    if (first.device, first.inode) != (second.device, second.inode) {
-        return false;
-    }
-    match (Handle::of(one.as_fd()), Handle::of(other.as_fd())) {
-        (Ok(first), Ok(second)) => first == second,
-        // An overlay, or a filter that denies the call.
-        _ => filesystem::numbers_are_unique(one.as_fd()),
-    }
 }
 
 fn permissions(mode: u32) -> Mode {

@@ -67,7 +67,6 @@ mod recover;
 mod request;
 mod root;
 mod sys;
-mod task;
 mod temp;
 mod writer;
 

@@ -22,17 +22,19 @@ pub(crate) mod order;
 mod pool;
 mod route;
 mod status;
+pub(crate) mod task;
 pub(crate) mod uring;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::job::Job;
-use crate::task::{Task, Tasks};
-use order::{Order, Turn};
+use order::Order;
 use pool::Pool;
 use route::Route;
 pub use status::{Engine, EngineKind, EngineStatus, StartError, Why};
+use task::turn::Turn;
+use task::{Task, Tasks};
 
 /// What a writer asks of its engine.
 #[derive(Debug, Clone, Copy)]

@@ -15,14 +15,16 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::route::Route;
+use crate::engine::task::turn::{Lines, Turn};
+use crate::engine::task::{Ended, Task, Tasks};
 use crate::error::{Cause, Error};
-use crate::inode;
+use crate::filesystem;
 use crate::job::Job;
 use crate::plan::{Outcome, Step};
-use crate::task::{Ended, Task, Tasks};
 
 /// The lines of a writer, and where those go that have the turn.
 #[derive(Debug)]
@@ -45,14 +47,6 @@ struct Line {
     waiting: VecDeque<Box<Task>>,
     /// The save that had the turn was lost with the ring, and may yet happen.
     lost: bool,
-}
-
-/// The right of a save to be carried out now. When it is dropped, the next of its line has the turn.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    /// `None` once it is passed on.
-    order: Option<Arc<Order>>,
-    line: u64,
 }
 
 impl Order {
@@ -86,7 +80,7 @@ impl Order {
         loop {
             if let Some(turn) = self.enter(&mut task.job) {
                 task.turn = Some(turn);
-                return look_again(task);
+                return task.look_again();
             }
             let mut state = self.lock();
             let State { lines, accepted } = &mut *state;
@@ -106,7 +100,9 @@ impl Order {
                     _ => {
                         drop(state);
                         // Not under the lock: it can take its time.
-                        compared = Some((sequence, inode::are_one(&task.job.place.dir, &dir)));
+                        let mine = task.job.place.dir.as_fd();
+                        let same = filesystem::are_one_directory(mine, dir.as_fd());
+                        compared = Some((sequence, same));
                         continue;
                     }
                 }
@@ -124,30 +120,15 @@ impl Order {
         }
     }
 
-    /// The next of these lines have the turn.
-    fn pass(self: &Arc<Order>, lines: impl Iterator<Item = u64>) {
-        let mut ready = Tasks::new();
-        for (line, mut task) in self.next_of(lines) {
-            task.turn = Some(self.turn(line));
-            if task.job.keeps() {
-                // It looks at the file that is there now, and not on this thread, which may be the ring's.
-                self.route.look_again_first(task);
-            } else {
-                ready.push(task);
-            }
-        }
-        self.route.submit(ready, false);
-    }
-
     /// Takes the first of each of these lines; ends the lines in which nobody waits.
-    fn next_of(&self, lines: impl Iterator<Item = u64>) -> Vec<(u64, Box<Task>)> {
+    fn next_of(&self, lines: &[u64]) -> Vec<(u64, Box<Task>)> {
         let mut next = Vec::new();
         let mut state = self.lock();
         for line in lines {
-            let others = state.lines.get_mut(&line).and_then(Option::as_mut);
+            let others = state.lines.get_mut(line).and_then(Option::as_mut);
             match others.and_then(|line| line.waiting.pop_front()) {
-                Some(task) => next.push((line, task)),
-                None => drop(state.lines.remove(&line)),
+                Some(task) => next.push((*line, task)),
+                None => drop(state.lines.remove(line)),
             }
         }
         next
@@ -158,7 +139,7 @@ impl Order {
     }
 
     fn turn(self: &Arc<Order>, line: u64) -> Turn {
-        Turn { order: Some(Arc::clone(self)), line }
+        Turn::new(Arc::clone(self) as Arc<dyn Lines>, line)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,47 +154,28 @@ impl State {
     }
 }
 
-impl Turn {
-    /// Passes turns of one writer on, all at once: who was waiting can go together too.
-    pub(crate) fn pass_all(turns: Vec<Turn>) {
-        let Some(order) = turns.first().and_then(|turn| turn.order.clone()) else { return };
-        let pass = |mut turn: Turn| {
-            turn.order = None;
-            turn.line
-        };
-        order.pass(turns.into_iter().map(pass));
+impl Lines for Order {
+    fn pass(self: Arc<Order>, lines: Vec<u64>) {
+        let mut ready = Tasks::new();
+        for (line, mut task) in self.next_of(&lines) {
+            task.turn = Some(self.turn(line));
+            if task.job.keeps() {
+                // It looks at the file that is there now, and not on this thread, which may be the ring's.
+                self.route.look_again_first(task);
+            } else {
+                ready.push(task);
+            }
+        }
+        self.route.submit(ready, false);
     }
 
-    /// The save was lost with the ring and may yet happen, after a newer one: nothing of this target
-    /// is taken any more.
-    pub(crate) fn lose(mut self) {
-        let Some(order) = self.order.take() else { return };
-        let mut state = order.lock();
-        let line = state.lines.entry(self.line).or_default().get_or_insert_default();
+    fn lose(&self, line: u64) {
+        let mut state = self.lock();
+        let line = state.lines.entry(line).or_default().get_or_insert_default();
         line.lost = true;
         let waiting = std::mem::take(&mut line.waiting);
         drop(state);
         refuse(waiting);
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(order) = self.order.take() {
-            order.pass(std::iter::once(self.line));
-        }
-    }
-}
-
-/// Takes over what is to be kept of the file that is there now. `None` if it cannot be told: the save has
-/// failed, and was answered.
-pub(super) fn look_again(mut task: Box<Task>) -> Option<Box<Task>> {
-    match task.job.look_again() {
-        Ok(()) => Some(task),
-        Err(error) => {
-            Ended::answer_all(vec![task.fail(error)]);
-            None
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A bounded pool of threads that carry plans out by plain system calls.
+//! A bounded pool of threads.
 //!
 //! A thread that takes work makes another if none is free, up to the limit; they end after some idle
 //! seconds. Threads are made by threads of the library only, never by a caller, whose credentials
@@ -6,58 +6,26 @@
 //! closed: where no more threads can be made, it does everything.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::group::{Groups, LaneKey, Share};
-use super::{calls, order};
 use crate::sys::thread;
-use crate::task::{Ended, Task};
 
 /// As long as an idle worker of the kernel's own pool waits.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// What a thread of the pool does.
-#[derive(Debug)]
-pub(crate) enum Work {
-    /// A save, from where it is to its end.
-    Save(Box<Task>),
-    /// The same, after another look at what it keeps of the version before it.
-    LookAgain(Box<Task>),
-    /// Cycles of a lane.
-    Cycles(Arc<Groups>, LaneKey),
-    /// What another thread shares out.
-    Help(Arc<dyn Share>),
-}
+/// Something to be done by a thread of the pool.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
-impl Work {
-    /// Does it, on this thread.
-    pub(crate) fn carry(self) {
-        match self {
-            Work::Save(mut task) => {
-                calls::run(&mut task.job, &task.payload);
-                Ended::answer_all(vec![task.end()]);
-            }
-            Work::LookAgain(task) => {
-                if let Some(task) = order::look_again(task) {
-                    Work::Save(task).carry();
-                }
-            }
-            Work::Cycles(groups, key) => groups.serve(key),
-            Work::Help(share) => share.take_part(),
-        }
-    }
-}
-
-#[derive(Debug)]
 pub(crate) struct Pool {
     state: Mutex<State>,
     wake: Condvar,
     threads_max: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     queue: VecDeque<Work>,
     threads: usize,
@@ -86,6 +54,13 @@ impl Pool {
         state.queue.push_back(work);
         self.wake.notify_one();
         None
+    }
+
+    /// Has work done, by a thread of the pool, or by this one if there is none: no save is left undone.
+    pub(crate) fn run(&self, work: Work) {
+        if let Some(work) = self.enqueue(work) {
+            work();
+        }
     }
 
     /// Starts the first thread, the one that stays.
@@ -128,7 +103,7 @@ impl Pool {
                 } else {
                     drop(state);
                 }
-                work.carry();
+                work();
                 state = self.lock();
                 state.busy -= 1;
                 continue;
@@ -155,5 +130,11 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("threads_max", &self.threads_max).finish_non_exhaustive()
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::group::{self, Carriers, Groups};
-use super::pool::{Pool, Work};
+use super::pool::Pool;
 use super::uring;
+use crate::engine::task::{Task, Tasks};
 use crate::job::{Job, Promise};
-use crate::task::{Task, Tasks};
 
 /// The ways that a writer has.
 #[derive(Debug)]
@@ -38,9 +38,11 @@ impl Route {
     /// Takes a save that keeps something of the version before it, which a thread of the pool has to look
     /// at first.
     pub(super) fn look_again_first(&self, task: Box<Task>) {
-        if let Some(work) = self.pool.enqueue(Work::LookAgain(task)) {
-            work.carry();
-        }
+        self.pool.run(Box::new(move || {
+            if let Some(task) = task.look_again() {
+                task.carry();
+            }
+        }));
     }
 
     /// Is there a ring, whose lacks a save has to know?
@@ -55,10 +57,7 @@ impl Route {
             _ => tasks,
         };
         for task in left {
-            if let Some(work) = self.pool.enqueue(Work::Save(task)) {
-                // There is no thread. Never leave a save undone.
-                work.carry();
-            }
+            self.pool.run(Box::new(move || task.carry()));
         }
     }
 

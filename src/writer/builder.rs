@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Shared, Writer};
+use crate::engine::task::limits::Limits;
 use crate::engine::{Config, Engine, Running, StartError};
 use crate::sys::fork;
-use crate::task::limits::Limits;
 
 /// Settings of a [`Writer`]; from [`Writer::builder`].
 #[derive(Debug, Clone)]

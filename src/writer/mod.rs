@@ -12,6 +12,9 @@ use bytes::Bytes;
 
 pub use builder::WriterBuilder;
 
+use crate::engine::task::limits::{Limits, NoRoom, Permit};
+use crate::engine::task::reply::{self, Answer};
+use crate::engine::task::{Task, Tasks};
 use crate::engine::{EngineStatus, Running, StartError, calls};
 use crate::error::{Cause, Error, Result};
 use crate::job::Job;
@@ -19,9 +22,6 @@ use crate::plan::{Outcome, Step};
 use crate::receipt::{Carrier, Receipt};
 use crate::request::{Request, Target};
 use crate::sys::fork;
-use crate::task::limits::{Limits, NoRoom, Permit};
-use crate::task::reply::{self, Answer};
-use crate::task::{Ended, Task, Tasks};
 
 /// Saves files durably, many at a time.
 ///
@@ -303,9 +303,8 @@ impl Shared {
         let alone = batch.len() == 1 && self.limits.is_one_in_flight();
         self.engine.submit(batch, alone);
         for mut task in mine {
-            calls::run(&mut task.job, &task.payload);
             task.carrier = Carrier::Caller;
-            Ended::answer_all(vec![task.end()]);
+            task.carry();
         }
     }
 }

@@ -25,10 +25,9 @@ impl Disk {
         Disk::xfs_with(320 * MIB, &[], "")
     }
 
-    /// A btrfs of 1 GiB. In a smaller one, changes that 64 workers make at once can find no room: each
-    /// reserves for the worst case (seen at 256 MiB: ENOSPC at rename).
+    /// A btrfs of 256 MiB.
     pub fn btrfs() -> Result<Disk, Skipped> {
-        Disk::btrfs_with(1024 * MIB, &[], "")
+        Disk::btrfs_with(256 * MIB, &[], "")
     }
 
     /// An ext4 with further arguments for mkfs (`&["-O", "fast_commit"]`) and mount options.

@@ -6,8 +6,8 @@ use super::super::calls;
 use super::super::pool::Pool;
 use super::super::uring;
 use super::crew;
+use crate::engine::task::{Task, Tasks};
 use crate::plan::Step;
-use crate::task::{Task, Tasks};
 
 /// The carriers that a writer has.
 #[derive(Debug)]
@@ -17,8 +17,9 @@ pub(crate) struct Carriers {
 }
 
 impl Carriers {
-    /// Runs each save's steps up to the first that is not to be run `here`. By plain calls on up to
-    /// `width` threads, where there is no ring, or for what it cannot do. They come back in any order.
+    /// Runs each save's steps up to the first that is not to be run `here`, on up to `width` of the ring's
+    /// workers, or of threads where there is no ring, or for what it cannot do. They come back in any
+    /// order.
     pub(super) fn run(
         &self,
         tasks: Tasks,
@@ -30,7 +31,7 @@ impl Carriers {
         if let Some(ring) = &self.ring {
             let (by_ring, by_calls) = due.into_iter().partition(|task| !task.by_calls);
             let (left, carried) =
-                ring.carry(by_ring, here).into_iter().partition(|task| is_due(task));
+                ring.carry(by_ring, width, here).into_iter().partition(|task| is_due(task));
             due = by_calls;
             due.extend::<Tasks>(left);
             done.extend::<Tasks>(carried);

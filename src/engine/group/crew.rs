@@ -1,20 +1,13 @@
 //! One thing done for every item, by the calling thread and by threads of the pool that are free.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::super::pool::{Pool, Work};
+use super::super::pool::Pool;
 
 /// Items that a thread takes at once, at most.
 const PORTION_MAX: usize = 64;
-
-/// Work that any number of threads can take part in.
-pub(crate) trait Share: Send + Sync + fmt::Debug {
-    /// Does what is left to be taken, on this thread.
-    fn take_part(&self);
-}
 
 /// Items, and what is to be done for each.
 struct Round<T, F> {
@@ -44,7 +37,8 @@ where
     let round = Arc::new(Round { state, ended: Condvar::new(), width, body });
     for _ in 0..helpers {
         // Without a thread to help, this one does it all.
-        let _ = pool.enqueue(Work::Help(Arc::clone(&round) as Arc<dyn Share>));
+        let round = Arc::clone(&round);
+        let _ = pool.enqueue(Box::new(move || round.take_part()));
     }
     round.take_part();
     let mut state = round.lock();
@@ -54,7 +48,8 @@ where
     std::mem::take(&mut state.done)
 }
 
-impl<T: Send, F: Fn(&mut T) + Send + Sync> Share for Round<T, F> {
+impl<T: Send, F: Fn(&mut T) + Send + Sync> Round<T, F> {
+    /// Does what is left to be taken, on this thread.
     fn take_part(&self) {
         let mut state = self.lock();
         while !state.todo.is_empty() {
@@ -88,12 +83,6 @@ impl<T, F> Round<T, F> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T, F> fmt::Debug for Round<T, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Round").finish_non_exhaustive()
     }
 }
 

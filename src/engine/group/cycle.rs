@@ -7,9 +7,9 @@ use std::thread::available_parallelism;
 use super::super::calls;
 use super::carriers::Carriers;
 use super::syncs;
+use crate::engine::task::{Ended, Tasks};
 use crate::plan::Step;
 use crate::plan::barrier::Barrier;
-use crate::task::{Ended, Tasks};
 
 /// Carries the saves out, and answers each as soon as it is done. One that fails leaves the cycle
 /// at its step; the others go on.

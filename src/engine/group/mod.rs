@@ -21,11 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use carriers::Carriers;
-pub(crate) use crew::Share;
 
-use super::pool::Work;
+use crate::engine::task::Tasks;
 use crate::job::Promise;
-use crate::task::Tasks;
 
 /// Cycles of one filesystem that run at once.
 const CYCLES_MAX: usize = 2;
@@ -64,7 +62,7 @@ impl Groups {
         if tasks.is_empty() {
             return;
         }
-        let mut works = Vec::new();
+        let mut starting = Vec::new();
         let mut lanes = self.lock();
         for task in tasks {
             let durable = task.job.settled.promise == Promise::Durable;
@@ -74,15 +72,13 @@ impl Groups {
         for (key, lane) in lanes.iter_mut() {
             if !lane.waiting.is_empty() && lane.running < CYCLES_MAX {
                 lane.running += 1;
-                works.push(Work::Cycles(Arc::clone(self), *key));
+                starting.push(*key);
             }
         }
         drop(lanes);
-        for work in works {
-            if let Some(work) = self.carriers.pool.enqueue(work) {
-                // There is no thread. Never leave a save undone.
-                work.carry();
-            }
+        for key in starting {
+            let groups = Arc::clone(self);
+            self.carriers.pool.run(Box::new(move || groups.serve(key)));
         }
     }
 
@@ -103,7 +99,8 @@ impl Groups {
             drop(lanes);
             // Whoever is not answered because of a panic is told so by the drop of his reply.
             let _ = catch_unwind(AssertUnwindSafe(|| cycle::run(tasks, &self.carriers)));
-            if self.carriers.pool.enqueue(Work::Cycles(Arc::clone(self), key)).is_none() {
+            let groups = Arc::clone(self);
+            if self.carriers.pool.enqueue(Box::new(move || groups.serve(key))).is_none() {
                 return;
             }
         }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+use crate::engine::task::Tasks;
 use crate::plan::Liveness;
 use crate::plan::barrier::{Barrier, Situation};
-use crate::task::Tasks;
 use crate::{filesystem, inode, liveness};
 
 /// Which barrier a cycle of this many files takes; `dir` is any directory of theirs.

@@ -10,13 +10,14 @@ use rustix::io::Errno;
 use super::entries::{self, Cleaning};
 use super::queue::{Order, Queue};
 use super::ring::{Completion, Ring};
-use crate::engine::pool::{Pool, Work};
+use super::wave::Member;
+use crate::engine::pool::Pool;
+use crate::engine::task::{Ended, Task};
 use crate::engine::{EngineKind, EngineStatus, SharedStatus, Why, calls};
 use crate::error::{Cause, Error};
 use crate::plan::Step;
 use crate::plan::chain::{ChainEnd, Op, record_chain};
 use crate::receipt::Carrier;
-use crate::task::{Ended, Task};
 
 /// Saves in a row that find no worker before the ring is given up.
 const NOT_STARTED_MAX: usize = 3;
@@ -40,6 +41,7 @@ pub(crate) struct Driver {
     /// Rounds that are queued in the ring, and their entries, in the order of queueing.
     unsubmitted: VecDeque<(u32, usize)>,
     not_started: usize,
+    workers_max: usize,
     /// No save is started on the ring any more.
     retired: bool,
     /// Nothing is submitted any more.
@@ -82,7 +84,7 @@ impl Driver {
         pool: Arc<Pool>,
         status: SharedStatus,
     ) -> Driver {
-        let slots = ring.slots();
+        let (slots, workers_max) = (ring.slots(), ring.workers());
         Driver {
             ring: Some(ring),
             slots: (0..slots).map(|_| None).collect(),
@@ -90,6 +92,7 @@ impl Driver {
             backlog: VecDeque::new(),
             unsubmitted: VecDeque::new(),
             not_started: 0,
+            workers_max,
             retired: false,
             lost: false,
             queue,
@@ -173,6 +176,7 @@ impl Driver {
 
     /// Hands the kernel every queued round, in one call if it goes well.
     fn submit(&mut self) {
+        self.set_workers();
         let mut tries = 0;
         while !self.unsubmitted.is_empty() {
             let Some(ring) = &self.ring else { return };
@@ -192,6 +196,23 @@ impl Driver {
                 Err(Errno::INTR) => {}
                 Err(errno) => self.lose_ring(errno),
             }
+        }
+    }
+
+    /// As many workers as the saves under way want: saves that wait for the disk each by itself want
+    /// many, for they wait together; where only waves are under way, so many are enough as the cycles
+    /// ask for. More would hinder each other: on btrfs each change reserves for the worst case, and with 64
+    /// at once a filesystem of 1 GiB, almost empty, has no room for a rename (seen).
+    fn set_workers(&mut self) {
+        if self.unsubmitted.is_empty() {
+            return;
+        }
+        let active = self.slots.iter().flatten();
+        let widths = active.map(|active| active.order.wave.as_ref().map(Member::width));
+        let width = widths.map(|width| width.unwrap_or(self.workers_max)).max();
+        let width = width.unwrap_or(1).clamp(1, self.workers_max);
+        if let Some(ring) = &mut self.ring {
+            ring.set_workers(width);
         }
     }
 
@@ -363,8 +384,8 @@ impl Driver {
             wave.give_back(task);
         } else if task.job.next().is_none() {
             Ended::answer_all(vec![task.end()]);
-        } else if let Some(work) = self.pool.enqueue(Work::Save(task)) {
-            work.carry();
+        } else {
+            self.pool.run(Box::new(move || task.carry()));
         }
     }
 

@@ -8,9 +8,9 @@ use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, types};
 use rustix::fs::OFlags;
 
+use crate::engine::task::Task;
 use crate::liveness;
 use crate::plan::chain::Op;
-use crate::task::Task;
 
 /// One entry of a cleaning round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

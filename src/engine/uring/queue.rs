@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ring::ROUND_MAX;
 use super::wave::{self, Member};
+use crate::engine::task::{Task, Tasks};
 use crate::plan::Step;
 use crate::plan::chain::{Op, WRITE_MAX, next_chain};
-use crate::task::{Task, Tasks};
 
 /// Saves on their way to the ring's thread.
 #[derive(Debug)]
@@ -71,17 +71,18 @@ impl Queue {
     }
 
     /// Takes saves through their steps, up to the first that is not to be run `here`, in one
-    /// submission, and waits for them. They come back in any order; one that the ring could not
+    /// submission, with `width` workers, and waits for them. They come back in any order; one that the ring could not
     /// carry so far comes back where it stands.
     pub(crate) fn carry(
         &self,
         tasks: Tasks,
+        width: usize,
         here: impl Fn(Step) -> bool + Send + Sync + 'static,
     ) -> Tasks {
         if tasks.is_empty() {
             return tasks;
         }
-        let (waiter, members) = wave::wave(tasks.len(), here);
+        let (waiter, members) = wave::wave(tasks.len(), width, here);
         let orders = tasks.into_iter().zip(members);
         let orders = orders.map(|(task, member)| Order { task, wave: Some(member) }).collect();
         match self.push_orders(orders) {

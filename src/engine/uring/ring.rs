@@ -24,6 +24,9 @@ pub(crate) const OPERATIONS: [(&str, u8); 7] = [
     ("close", opcode::Close::CODE),
 ];
 
+/// What the ring may be told of itself once it is enabled (linux/io_uring.h).
+const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
+
 /// A completion: the entry's user data, and its result.
 pub(super) type Completion = (u64, i32);
 
@@ -31,6 +34,8 @@ pub(super) type Completion = (u64, i32);
 pub(crate) struct Ring {
     ring: IoUring,
     slots: usize,
+    /// Workers that the kernel may make for it.
+    workers: usize,
     signal: Arc<OwnedFd>,
 }
 
@@ -57,22 +62,35 @@ impl Ring {
         prepare("IORING_REGISTER_FILES2", descriptors)?;
         prepare("IORING_REGISTER_EVENTFD", submitter.register_eventfd(signal.as_raw_fd()))?;
         // By default four workers for each processor: too few to share flushes.
-        let mut workers = [config.threads as u32, 0];
-        let workers = submitter.register_iowq_max_workers(&mut workers);
+        let workers = submitter.register_iowq_max_workers(&mut [config.threads as u32, 0]);
         prepare("IORING_REGISTER_IOWQ_MAX_WORKERS", workers)?;
         let operations = OPERATIONS.iter().map(|(_, code)| Restriction::sqe_op(*code));
         let mut allowed: Vec<Restriction> = operations.collect();
         let flags = squeue::Flags::IO_LINK | squeue::Flags::FIXED_FILE;
         allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+        allowed.push(Restriction::register_op(REGISTER_IOWQ_MAX_WORKERS));
         let restricted = submitter.register_restrictions(&mut allowed);
         prepare("IORING_REGISTER_RESTRICTIONS", restricted)?;
         prepare("IORING_REGISTER_ENABLE_RINGS", submitter.register_enable_rings())?;
-        Ok(Ring { ring, slots, signal })
+        Ok(Ring { ring, slots, workers: config.threads, signal })
     }
 
     /// Saves that can be on the ring at once.
     pub(super) fn slots(&self) -> usize {
         self.slots
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Lets the kernel have so many workers from now on.
+    pub(super) fn set_workers(&mut self, workers: usize) {
+        if self.workers != workers {
+            self.workers = workers;
+            // It only widens or narrows; what is under way goes on either way.
+            let _ = self.ring.submitter().register_iowq_max_workers(&mut [workers as u32, 0]);
+        }
     }
 
     /// Queues entries; they go to the kernel with the next [`submit`](Ring::submit).

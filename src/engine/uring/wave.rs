@@ -4,11 +4,12 @@
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::engine::task::{Task, Tasks};
 use crate::plan::Step;
-use crate::task::{Task, Tasks};
 
 /// Saves that are taken through their steps up to the first that is not to be run here.
 struct Wave {
+    width: usize,
     here: Box<dyn Fn(Step) -> bool + Send + Sync>,
     state: Mutex<State>,
     ended: Condvar,
@@ -30,13 +31,14 @@ pub(super) struct Member(Arc<Wave>);
 #[derive(Debug)]
 pub(super) struct Waiter(Arc<Wave>);
 
-/// A wave of `count` saves.
+/// A wave of `count` saves, for so many workers at once.
 pub(super) fn wave(
     count: usize,
+    width: usize,
     here: impl Fn(Step) -> bool + Send + Sync + 'static,
 ) -> (Waiter, impl Iterator<Item = Member>) {
     let state = Mutex::new(State { back: Vec::with_capacity(count), out: count });
-    let wave = Arc::new(Wave { here: Box::new(here), state, ended: Condvar::new() });
+    let wave = Arc::new(Wave { width, here: Box::new(here), state, ended: Condvar::new() });
     let waiter = Waiter(Arc::clone(&wave));
     (waiter, (0..count).map(move |_| Member(Arc::clone(&wave))))
 }
@@ -45,6 +47,11 @@ impl Member {
     /// Is this step to be run by the ring?
     pub(super) fn here(&self, step: Step) -> bool {
         (self.0.here)(step)
+    }
+
+    /// How many workers the ring is to have for the wave.
+    pub(super) fn width(&self) -> usize {
+        self.0.width
     }
 
     /// The ring has done with the save what it could.

@@ -2,6 +2,7 @@
 
 pub(crate) mod limits;
 pub(crate) mod reply;
+pub(crate) mod turn;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -10,12 +11,12 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use crate::engine::calls;
-use crate::engine::order::Turn;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::receipt::{Carrier, Receipt};
 use limits::Permit;
 use reply::Reply;
+use turn::Turn;
 
 /// A save that was accepted.
 #[derive(Debug)]
@@ -100,6 +101,24 @@ impl Task {
         self.job.restart();
         self.by_calls = true;
         self.carrier = Carrier::Pool;
+    }
+
+    /// Takes over what is to be kept of the file that is there now. `None` if that cannot be told: the
+    /// save has failed, and was answered.
+    pub(crate) fn look_again(mut self: Box<Task>) -> Option<Box<Task>> {
+        match self.job.look_again() {
+            Ok(()) => Some(self),
+            Err(error) => {
+                Ended::answer_all(vec![self.fail(error)]);
+                None
+            }
+        }
+    }
+
+    /// Carries it by plain calls from where it is to its end, and answers.
+    pub(crate) fn carry(mut self: Box<Task>) {
+        calls::run(&mut self.job, &self.payload);
+        Ended::answer_all(vec![self.end()]);
     }
 
     /// Cleans up after a save that has come to its end.
