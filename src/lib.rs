@@ -66,6 +66,8 @@ mod receipt;
 mod recover;
 mod request;
 mod root;
+#[cfg(test)]
+mod store;
 mod sys;
 mod temp;
 mod writer;

@@ -1,0 +1,207 @@
+//! The log: two files of blocks that were written before they are used, so that an append is one write
+//! and one flush, and no commit of the filesystem's journal.
+//!
+//! ```text
+//!   open ──▶ scan ──▶ (the store puts into the files what they lack) ──▶ begin a new epoch
+//!   append ──▶ one write, through to the disk ──▶ what was appended is durable
+//!   segment full ──▶ (the store spreads) ──▶ go on in the other one
+//! ```
+//!
+//! The state here is the writer's. After a write that failed nothing is appended behind it, for it may
+//! be on the disk all the same, and a replay may find it: the log goes on in the other segment, in a
+//! group that says where the one before it ends; what lies between is void. Only when that group is
+//! durable may anybody be told that nothing has changed.
+
+pub(crate) mod format;
+pub(crate) mod scan;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use rustix::io::Errno;
+
+use format::{BLOCK, GroupHeader, Mark, Record, blocks_for, encode_group};
+use scan::{Group, Scan};
+
+/// Blocks at the end of a segment that only a mark may take, so that a full log can always say that it
+/// is spread.
+const RESERVED: u32 = 1;
+
+/// What a log is written to.
+pub(crate) trait Medium {
+    /// Writes whole blocks of a segment, through to the disk. After an error any part of them may be
+    /// there, now or later.
+    fn write(&mut self, segment: usize, block: u32, bytes: &[u8]) -> Result<(), Errno>;
+}
+
+/// A log, open for writing.
+#[derive(Debug)]
+pub(crate) struct Log<M> {
+    medium: M,
+    /// The first half of its id.
+    id: u64,
+    /// Blocks of a segment.
+    blocks: u32,
+    /// Where the next group goes.
+    segment: usize,
+    block: u32,
+    epoch: u64,
+    /// The highest number that was ever used.
+    seq: u64,
+    /// The last group that counts, and its header's checksum.
+    last: u64,
+    last_crc: u32,
+    /// Up to here the files have everything, durably.
+    spread: u64,
+    /// The other segment holds groups that are not spread: it must not be written to.
+    other_counts: bool,
+    /// A write failed, and what it has left on the disk could not be cut off.
+    failed: Option<Errno>,
+}
+
+/// Why something was not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendError {
+    /// A write failed, and no replay will find what it may have left.
+    NotWritten(Errno),
+    /// The write failed, and a replay may find it.
+    Unknown(Errno),
+    /// An earlier write failed so. Nothing of this one was written, nor will be.
+    Refused(Errno),
+}
+
+impl<M: Medium> Log<M> {
+    /// Begins a new epoch in a log that was read, and whose groups are all in the files, durably.
+    pub(crate) fn begin(medium: M, scan: &Scan) -> Result<Log<M>, Errno> {
+        let mut log = Log {
+            medium,
+            id: u64::from_le_bytes(scan.log_id[..8].try_into().unwrap_or_default()),
+            blocks: (scan.bytes / BLOCK as u64) as u32,
+            segment: scan.newest.map_or(1, |place| usize::from(place.segment)),
+            block: 0,
+            epoch: scan.epoch,
+            seq: scan.seq,
+            last: scan.seq,
+            last_crc: 0,
+            spread: scan.seq,
+            other_counts: false,
+            failed: None,
+        };
+        let other = 1 - log.segment;
+        let counts =
+            |group: &Group| usize::from(group.header.segment) == other && !group.records.is_empty();
+        if scan.live.iter().any(counts) {
+            // Before these are overwritten it must be on the disk that they count no longer.
+            log.block = log.blocks - RESERVED;
+            log.epoch += 1;
+            log.write(Mark::Spread, &[])?;
+        }
+        log.turn_over();
+        log.write(Mark::Open, &[])?;
+        Ok(log)
+    }
+
+    /// Blocks that one group may have.
+    pub(crate) fn group_max(&self) -> usize {
+        // Every epoch begins with a mark.
+        (self.blocks - RESERVED - 2) as usize
+    }
+
+    /// Is there room for these records in this segment?
+    pub(crate) fn has_room(&self, records: &[Record]) -> bool {
+        let room = (self.blocks - RESERVED).saturating_sub(self.block);
+        blocks_for(records) <= room as usize
+    }
+
+    /// Appends records, durably, all of them or none. There must be room.
+    pub(crate) fn append(&mut self, records: &[Record]) -> Result<u64, AppendError> {
+        if let Some(errno) = self.failed {
+            return Err(AppendError::Refused(errno));
+        }
+        match self.write(Mark::Records, records) {
+            Ok(()) => Ok(self.last),
+            Err(errno) => Err(self.cut_off(errno)),
+        }
+    }
+
+    /// After a write that failed: goes on in the other segment, in a group that says what it follows, so
+    /// that whatever the write has left is void.
+    fn cut_off(&mut self, errno: Errno) -> AppendError {
+        self.failed = Some(errno);
+        if self.other_counts {
+            return AppendError::Unknown(errno);
+        }
+        self.turn_over();
+        self.other_counts = true;
+        match self.write(Mark::Open, &[]) {
+            Ok(()) => {
+                self.failed = None;
+                AppendError::NotWritten(errno)
+            }
+            Err(_) => AppendError::Unknown(errno),
+        }
+    }
+
+    /// The files have everything up to the last group, durably: goes on in the other segment.
+    pub(crate) fn switch(&mut self) -> Result<(), Errno> {
+        if let Some(errno) = self.failed {
+            return Err(errno);
+        }
+        self.spread = self.last;
+        self.turn_over();
+        self.other_counts = false;
+        let opened = self.write(Mark::Open, &[]);
+        self.failed = opened.err();
+        opened
+    }
+
+    /// The files have everything up to the last group, durably: says so, if there is room for it.
+    pub(crate) fn note_spread(&mut self) -> Result<(), Errno> {
+        if let Some(errno) = self.failed {
+            return Err(errno);
+        }
+        self.spread = self.last;
+        self.other_counts = false;
+        if self.block >= self.blocks {
+            return Ok(());
+        }
+        let noted = self.write(Mark::Spread, &[]);
+        self.failed = noted.err();
+        noted
+    }
+
+    fn turn_over(&mut self) {
+        self.segment = 1 - self.segment;
+        self.block = 1;
+        self.epoch += 1;
+    }
+
+    /// Writes a group where the next one goes, through to the disk.
+    fn write(&mut self, mark: Mark, records: &[Record]) -> Result<(), Errno> {
+        // Used from now on, whatever becomes of the write.
+        self.seq += 1;
+        let header = GroupHeader {
+            mark,
+            records: 0,
+            log: self.id,
+            epoch: self.epoch,
+            seq: self.seq,
+            follows: self.last,
+            durable_seq: self.last,
+            spread_seq: self.spread,
+            segment: self.segment as u16,
+            block: self.block,
+            blocks: 0,
+            body_len: 0,
+            previous: self.last_crc,
+            body_crc: 0,
+        };
+        let (bytes, crc) = encode_group(header, records);
+        self.medium.write(self.segment, self.block, &bytes)?;
+        self.block += (bytes.len() / BLOCK) as u32;
+        (self.last, self.last_crc) = (self.seq, crc);
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! What a log says: which groups count, which are torn, what is damaged. Pure code: bytes in, a verdict
+//! out; nothing is changed, and no byte is trusted before its checksum.
+//!
+//! A power cut can leave any part of the writes that were under way, so the end of the log is a mess
+//! by nature. What was *acknowledged* can be told from it: each header says up to which number everything
+//! was durable when it was written. So a hole above the highest such number is a torn end, which was
+//! never acknowledged, and is left out with all that comes behind; a hole below it is damage, and
+//! then nothing is replayed.
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use super::format::{
+    BLOCK, GroupHeader, LogId, NotASegment, Record, SegmentHeader, decode_body, is_whole,
+};
+
+/// A group that counts: whole, acknowledged or at least complete, and not yet known to be spread.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    pub header: GroupHeader,
+    pub records: Vec<Record>,
+}
+
+/// What is in a log.
+#[derive(Debug, Clone)]
+pub(crate) struct Scan {
+    pub log_id: LogId,
+    /// Bytes of a segment.
+    pub bytes: u64,
+    /// The groups that count, in order.
+    pub live: Vec<Group>,
+    /// Numbers and places of the groups behind the end: torn, or behind a torn one.
+    pub torn: Vec<(u64, Place)>,
+    /// The highest number and epoch that any header has; whatever is written next has higher ones.
+    pub seq: u64,
+    pub epoch: u64,
+    /// Where the header with the highest number stands; `None` in an empty log.
+    pub newest: Option<Place>,
+}
+
+/// Where a group stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub segment: u16,
+    pub block: u32,
+}
+
+/// Why a log cannot be replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// A file is no segment of this code's.
+    Segment(usize, NotASegment),
+    /// The two files are not of one log, or not of the size that they say.
+    NotAPair,
+    /// Something that was acknowledged is missing: the group behind number `after`. What still can be
+    /// read says that everything up to `durable` was on the disk.
+    Hole { after: u64, durable: u64, at: Option<Place> },
+    /// Two whole groups claim one place in the order.
+    Twice(u64),
+}
+
+/// A header that is whole and stands where it says.
+struct Candidate {
+    header: GroupHeader,
+    crc: u32,
+}
+
+/// Reads both segments.
+pub(crate) fn scan(segments: [&[u8]; 2]) -> Result<Scan, Damage> {
+    let first = segment_header(segments, 0)?;
+    let second = segment_header(segments, 1)?;
+    let is_pair = first.log_id == second.log_id
+        && (first.index, second.index) == (0, 1)
+        && [first, second]
+            .into_iter()
+            .zip(segments)
+            .all(|(header, bytes)| header.bytes == bytes.len() as u64);
+    if !is_pair {
+        return Err(Damage::NotAPair);
+    }
+    let candidates = candidates(segments, &first.log_id);
+    let highest = |of: fn(&GroupHeader) -> u64| {
+        candidates.iter().map(|one| of(&one.header)).max().unwrap_or(0)
+    };
+    let (durable, spread) =
+        (highest(|header| header.durable_seq), highest(|header| header.spread_seq));
+
+    let mut live: Vec<Group> = Vec::new();
+    let (mut last, mut last_crc) = (spread, None);
+    loop {
+        let mut next = following(&candidates, segments, last, last_crc);
+        let Some((candidate, records)) = next.next() else { break };
+        // A later epoch cuts off what the one before it could not acknowledge.
+        if next.any(|(other, _)| other.header.epoch == candidate.header.epoch) {
+            return Err(Damage::Twice(candidate.header.seq));
+        }
+        (last, last_crc) = (candidate.header.seq, Some(candidate.crc));
+        live.push(Group { header: candidate.header, records });
+    }
+    let place = |header: &GroupHeader| Place { segment: header.segment, block: header.block };
+    let behind = |candidate: &&Candidate| candidate.header.seq > last;
+    if last < durable {
+        let at = candidates.iter().filter(behind).min_by_key(|one| one.header.seq);
+        let at = at.map(|candidate| place(&candidate.header));
+        return Err(Damage::Hole { after: last, durable, at });
+    }
+    let torn = candidates.iter().filter(behind);
+    let torn = torn.map(|one| (one.header.seq, place(&one.header))).collect();
+    let newest = candidates.iter().max_by_key(|one| one.header.seq);
+    Ok(Scan {
+        log_id: first.log_id,
+        bytes: first.bytes,
+        torn,
+        seq: highest(|header| header.seq),
+        epoch: highest(|header| header.epoch),
+        newest: newest.map(|one| place(&one.header)),
+        live,
+    })
+}
+
+fn segment_header(segments: [&[u8]; 2], index: usize) -> Result<SegmentHeader, Damage> {
+    SegmentHeader::decode(segments[index]).map_err(|why| Damage::Segment(index, why))
+}
+
+/// Every header that is whole, of this log, and where it says that it is. Each block is looked at: behind
+/// a torn group there can be whole ones, and they are evidence. Sorted by what they follow, those of a
+/// later epoch first.
+fn candidates(segments: [&[u8]; 2], log_id: &LogId) -> Vec<Candidate> {
+    let log = u64::from_le_bytes(log_id[..8].try_into().unwrap_or_default());
+    let mut candidates = Vec::new();
+    for (segment, bytes) in segments.into_iter().enumerate() {
+        let blocks = bytes.len() / BLOCK;
+        let mut block = 1;
+        while block < blocks {
+            let here = &bytes[block * BLOCK..];
+            block += 1;
+            let Some((header, crc)) = GroupHeader::decode(here) else { continue };
+            let stands_here = usize::from(header.segment) == segment
+                && header.block as usize == block - 1
+                && header.blocks > 0
+                && header.blocks as usize <= here.len() / BLOCK;
+            if header.log != log || !stands_here || header.follows >= header.seq {
+                continue;
+            }
+            candidates.push(Candidate { header, crc });
+            if is_whole(&header, &here[..header.blocks as usize * BLOCK]) {
+                // What looks like a group inside of a whole one is somebody's data.
+                block += header.blocks as usize - 1;
+            }
+        }
+    }
+    candidates.sort_by_key(|one| (one.header.follows, Reverse(one.header.epoch)));
+    candidates
+}
+
+/// The whole groups that follow a number, those of the latest epoch first.
+fn following<'a>(
+    candidates: &'a [Candidate],
+    segments: [&'a [u8]; 2],
+    last: u64,
+    last_crc: Option<u32>,
+) -> impl Iterator<Item = (&'a Candidate, Vec<Record>)> {
+    let from = candidates.partition_point(|one| one.header.follows < last);
+    let next = candidates[from..].iter().take_while(move |one| one.header.follows == last);
+    let next = next.filter(move |one| last_crc.is_none_or(|crc| crc == one.header.previous));
+    next.filter_map(move |one| {
+        let header = &one.header;
+        let start = header.block as usize * BLOCK;
+        let segment = segments[usize::from(header.segment)];
+        let records = decode_body(header, &segment[start..][..header.blocks as usize * BLOCK])?;
+        Some((one, records))
+    })
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Segment(index, why) => write!(f, "log.{index}: {why}"),
+            Damage::NotAPair => f.write_str("log.0 and log.1 are not the two segments of one log"),
+            Damage::Hole { after, durable, at } => {
+                write!(f, "group {} is missing or damaged", after + 1)?;
+                if let Some(Place { segment, block }) = at {
+                    write!(f, " (the next that can be read: log.{segment}, block {block})")?;
+                }
+                write!(f, ", and everything up to {durable} was acknowledged")
+            }
+            Damage::Twice(seq) => write!(f, "there are two groups {seq}"),
+        }
+    }
+}
