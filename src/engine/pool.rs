@@ -5,9 +5,11 @@
 //! they would inherit; but for the first, which is made with the writer and stays until the pool is
 //! closed: where no more threads can be made, it does everything.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,7 +61,7 @@ impl Pool {
     /// Has work done, by a thread of the pool, or by this one if there is none: no save is left undone.
     pub(crate) fn run(&self, work: Work) {
         if let Some(work) = self.enqueue(work) {
-            work();
+            run_here(work);
         }
     }
 
@@ -136,5 +138,59 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("threads_max", &self.threads_max).finish_non_exhaustive()
+    }
+}
+
+/// Does work on this thread. What that work has done here in turn, because there is still nobody else, is
+/// done behind it, not inside of it: a long line of saves must not be a deep stack.
+fn run_here(work: Work) {
+    thread_local! {
+        /// `Some` while this thread does such work.
+        static BEHIND: RefCell<Option<VecDeque<Work>>> = const { RefCell::new(None) };
+    }
+    let first = BEHIND.with_borrow_mut(|behind| match behind {
+        Some(behind) => {
+            behind.push_back(work);
+            None
+        }
+        None => {
+            *behind = Some(VecDeque::new());
+            Some(work)
+        }
+    });
+    let mut next = first;
+    while let Some(work) = next {
+        // A panic of one must not leave the others undone.
+        let _ = catch_unwind(AssertUnwindSafe(work));
+        next = BEHIND.with_borrow_mut(|behind| {
+            let next = behind.as_mut().and_then(VecDeque::pop_front);
+            if next.is_none() {
+                *behind = None;
+            }
+            next
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn work_that_makes_work_is_no_deep_stack() {
+        fn chain(pool: &Arc<Pool>, left: u32, done: &Arc<AtomicU32>) {
+            let (next, done) = (Arc::clone(pool), Arc::clone(done));
+            pool.run(Box::new(move || {
+                done.fetch_add(1, Ordering::Relaxed);
+                if left > 1 {
+                    chain(&next, left - 1, &done);
+                }
+            }));
+        }
+        let pool = Arc::new(Pool::new(4));
+        let done = Arc::default();
+        chain(&pool, 1_000_000, &done);
+        assert_eq!(done.load(Ordering::Relaxed), 1_000_000);
     }
 }

@@ -72,7 +72,7 @@ fn a_forked_child_discards_nothing_of_its_parents() {
 }
 
 /// Runs `body` in a forked child; its exit status.
-fn fork(body: impl FnOnce()) -> i32 {
+pub fn fork(body: impl FnOnce()) -> i32 {
     // SAFETY: the test binary's other threads hold no lock that the body needs: this runs in a
     // process that was started for one test.
     let pid = unsafe { libc::fork() };

@@ -14,6 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 use ringseal::{Options, Receipt, Request, Result, Step, Target, Writer};
 
 use crate::doors::{assert_reads, assert_unchanged, engines, writer};
+use crate::forked::fork;
 use crate::support::{Disk, assert_no_temps, need};
 
 /// A directory in memory, and an ext4.
@@ -416,4 +417,62 @@ fn a_batch_that_is_put_together_holds_nobody_up() {
             assert_reads(&target, "2");
         }
     }
+}
+
+/// Closed with saves in line: all of them are carried out, and answered, before it ends.
+#[test]
+fn close_waits_for_the_lines() {
+    for (below, _disk) in places() {
+        for engine in engines() {
+            let dir = tempfile::tempdir_in(&below).unwrap();
+            let target = dir.path().join("state.json");
+            let writer = writer(engine);
+            let mut saves = Vec::new();
+            for id in 0..50 {
+                let mode = if id % 2 == 0 { 0o600 } else { 0o640 };
+                let request =
+                    Request::new(&target, format!("{id}")).with(Options::new().mode(mode));
+                let mut save = Box::pin(writer.submit(request));
+                if let Some(answer) = poll_once(&mut save) {
+                    answer.unwrap();
+                } else {
+                    saves.push(save);
+                }
+            }
+            writer.close_blocking();
+            assert_reads(&target, "49");
+            for mut save in saves {
+                poll_once(&mut save).expect("it was answered").unwrap();
+            }
+        }
+    }
+}
+
+/// In a forked child, who waits in line is told so, as everybody is.
+#[test]
+fn a_fork_does_not_wait_in_line() {
+    crate::support::in_child("order::a_fork_does_not_wait_in_line", || {
+        let disk = need!(Disk::ext4());
+        for engine in engines() {
+            let target = disk.path().join("state.json");
+            let writer = writer(engine);
+            let mut saves: Vec<_> = (0..20)
+                .map(|id| {
+                    let mode = if id % 2 == 0 { 0o600 } else { 0o640 };
+                    let request = Request::new(&target, format!("{id}"));
+                    let mut save = Box::pin(writer.submit(request.with(Options::new().mode(mode))));
+                    let _ = poll_once(&mut save);
+                    save
+                })
+                .collect();
+            let told = fork(|| {
+                let is_error =
+                    |answer: Option<Result<Receipt>>| answer.is_some_and(|one| one.is_err());
+                assert!(saves.iter_mut().all(|save| is_error(poll_once(save))));
+            });
+            assert_eq!(told, 0);
+            writer.close_blocking();
+            assert_reads(&target, "19");
+        }
+    });
 }
