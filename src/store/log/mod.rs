@@ -12,6 +12,7 @@
 //! group that says where the one before it ends; what lies between is void. Only when that group is
 //! durable may anybody be told that nothing has changed.
 
+pub(crate) mod files;
 pub(crate) mod format;
 pub(crate) mod scan;
 

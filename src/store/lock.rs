@@ -1,0 +1,180 @@
+//! One store for each root: a lock that ends with its process, and that a forked child does not have.
+//!
+//! A POSIX record lock (fcntl(2)) does both. But it is the process's, not the descriptor's: a second
+//! store in the same process would get it too, and the first to close any descriptor of the file would
+//! lose it for both. So this process also keeps a list of the roots that it holds, and asks it first.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::inode;
+use crate::sys::fork;
+
+const NAME: &str = "lock";
+
+/// What a process that was killed still holds for a moment is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Roots that this process holds, by the numbers of their directories, and in which generation of forks
+/// they were taken: what a parent holds is not this process's.
+static HELD: Mutex<Option<HashMap<Key, u64>>> = Mutex::new(None);
+
+type Key = (u64, u64);
+
+/// The lock of a root. Dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    /// Closing it gives the lock back; and then the root goes off the list.
+    _file: OwnedFd,
+    _noted: Noted,
+}
+
+/// A root's place in the list.
+#[derive(Debug)]
+struct Noted {
+    key: Key,
+    generation: u64,
+}
+
+/// Why there is no lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A process holds it; this is its id in its pid namespace, if it could be read.
+    Held(Option<u32>),
+    Io(Errno),
+}
+
+/// Takes the lock of the root whose own directory this is.
+pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
+    let look = inode::of(dir)?;
+    let (key, generation) = ((look.device, look.inode), fork::generation());
+    if held().get_or_insert_default().insert(key, generation) == Some(generation) {
+        return Err(Refused::Held(Some(std::process::id())));
+    }
+    // From here on a failure takes the root off the list again.
+    let noted = Noted { key, generation };
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, NAME, flags, Mode::RUSR | Mode::WUSR)?;
+    let patient_until = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::AGAIN | Errno::ACCESS) if Instant::now() < patient_until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(Refused::Held(holder(file.as_fd()))),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    note_holder(file.as_fd());
+    Ok(Lock { _file: file, _noted: noted })
+}
+
+/// For whoever finds the root taken; nothing rests on it.
+fn note_holder(file: BorrowedFd<'_>) {
+    let mut text = String::new();
+    let _ = writeln!(text, "{}", std::process::id());
+    if rustix::fs::ftruncate(file, 0).is_ok() {
+        let _ = rustix::io::pwrite(file, text.as_bytes(), 0);
+    }
+}
+
+fn holder(file: BorrowedFd<'_>) -> Option<u32> {
+    let mut text = [0; 16];
+    let len = rustix::io::pread(file, &mut text, 0).ok()?;
+    std::str::from_utf8(&text[..len]).ok()?.trim().parse().ok()
+}
+
+fn held() -> MutexGuard<'static, Option<HashMap<Key, u64>>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        // In a forked child the lock is the parent's, and so is the mutex, perhaps for ever.
+        if fork::generation() != self.generation {
+            return;
+        }
+        if let Some(roots) = held().as_mut() {
+            roots.remove(&self.key);
+        }
+    }
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Refused {
+        Refused::Io(errno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    const DIR: &str = "RINGSEAL_LOCK_TEST";
+
+    #[test]
+    fn one_process_has_one_store_of_a_root() {
+        let path = tempfile::tempdir().unwrap();
+        let (dir, again) = (File::open(path.path()).unwrap(), File::open(path.path()).unwrap());
+        let lock = take(dir.as_fd()).unwrap();
+        let mine = Some(std::process::id());
+        assert_eq!(take(again.as_fd()).unwrap_err(), Refused::Held(mine));
+        // The refusal has closed nothing that the lock hangs on.
+        let mut other = holder_elsewhere(path.path());
+        assert_eq!(first_line(&mut other), format!("{:?}", Refused::Held(mine)));
+        other.wait().unwrap();
+        drop(lock);
+        take(again.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_process() {
+        let path = tempfile::tempdir().unwrap();
+        let dir = File::open(path.path()).unwrap();
+        let mut other = holder_elsewhere(path.path());
+        assert_eq!(first_line(&mut other), "taken");
+        assert_eq!(take(dir.as_fd()).unwrap_err(), Refused::Held(Some(other.id())));
+        other.kill().unwrap();
+        other.wait().unwrap();
+        take(dir.as_fd()).unwrap();
+    }
+
+    /// The other process of the tests above: takes the lock, says how that went, and holds it.
+    #[test]
+    fn the_other_process() {
+        let Some(path) = std::env::var_os(DIR) else { return };
+        let dir = File::open(path).unwrap();
+        match take(dir.as_fd()) {
+            Ok(_lock) => {
+                eprintln!("taken");
+                std::thread::sleep(Duration::from_secs(60));
+            }
+            Err(refused) => eprintln!("{refused:?}"),
+        }
+    }
+
+    fn holder_elsewhere(dir: &std::path::Path) -> Child {
+        let this = std::env::current_exe().unwrap();
+        let test = "store::lock::tests::the_other_process";
+        let mut command = Command::new(this);
+        command.args([test, "--exact", "--nocapture"]).env(DIR, dir);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn first_line(child: &mut Child) -> String {
+        let mut line = String::new();
+        let stderr = child.stderr.take().unwrap();
+        BufReader::new(stderr).read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+}
