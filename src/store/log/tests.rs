@@ -1,4 +1,5 @@
-//! The log in the model, and its reader against every kind of bytes.
+//! The log as it is written, and its reader against every kind of bytes. What power cuts do to it is the
+//! model's, in `store/core/model.rs`.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -8,55 +9,8 @@ use super::format::{
     BLOCK, DirectoryId, GROUP_HEADER, GroupHeader, Kind, NotASegment, Record, SegmentHeader,
     VERSION, is_path,
 };
-use super::model::{Counts, Without, run};
 use super::scan::{Damage, Scan, scan};
 use super::{AppendError, Log, Medium};
-
-/// Histories of the model that every run of the tests goes through; `RINGSEAL_HISTORIES` asks for
-/// another number.
-fn histories() -> u64 {
-    let asked = std::env::var("RINGSEAL_HISTORIES").ok();
-    asked.map_or(20_000, |asked| asked.parse().expect("a number of histories"))
-}
-
-#[test]
-fn no_history_loses_or_invents_anything() {
-    let mut all = Counts::default();
-    let histories = histories();
-    for seed in 0..histories {
-        match run(seed, Without::Nothing) {
-            Ok(counts) => {
-                all.crashes += counts.crashes;
-                all.replayed += counts.replayed;
-                all.switches += counts.switches;
-                all.failures += counts.failures;
-            }
-            Err(wrong) => panic!("seed {seed}: {wrong:?}"),
-        }
-    }
-    println!("{all:?}");
-    assert!(all.crashes > histories && all.replayed > histories, "{all:?}");
-    assert!(all.switches > histories / 10 && all.failures > histories / 10, "{all:?}");
-}
-
-/// The model can lose something: without any one of the rules it does.
-#[test]
-fn every_rule_is_missed() {
-    let rules = [
-        Without::LogBeforePublishing,
-        Without::SpreadBeforeReuse,
-        Without::SyncBeforeNote,
-        Without::FreshFilesAfterFailure,
-        Without::CutOff,
-        Without::SyncOfReplay,
-        Without::MarkBeforeOverwriting,
-    ];
-    for rule in rules {
-        let caught = (0..histories()).find_map(|seed| Some((seed, run(seed, rule).err()?)));
-        let (seed, wrong) = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
-        println!("{rule:?}: history {}: {wrong:?}", seed + 1);
-    }
-}
 
 /// A disk that does what it is asked for, unless it is told to fail.
 #[derive(Debug, Clone)]
