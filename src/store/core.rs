@@ -18,8 +18,8 @@ pub(crate) trait Files {
     /// Makes a record's change visible, whole, without syncing it. A file is made anew each time.
     fn publish(&mut self, record: &Record) -> Result<(), Errno>;
 
-    /// Keeps a record whose change cannot be published, for whoever looks after it; no longer than until
-    /// a newer one of its path is published.
+    /// Keeps a record whose change cannot be published, durably, for whoever looks after it; no longer
+    /// than until a newer one of its path is published.
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno>;
 
     /// All that was published or set aside so far is on the disk, and the filesystem is alive.
@@ -104,6 +104,7 @@ impl<M: Medium, F: Files> Core<M, F> {
                 Refused::Unknown(errno)
             }
             AppendError::Refused(errno) => self.refuse(errno),
+            AppendError::Unfit => Refused::Unchanged(Errno::INVAL),
         })?;
         // Only now: a file can reach the disk before its record, and would replace the old version.
         let mut committed = Committed::default();

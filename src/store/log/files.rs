@@ -150,12 +150,15 @@ impl Segment {
     }
 }
 
-/// From the disk, and not from the kernel's memory, where a write that failed looks like one that did not.
+/// From the disk, and not from the kernel's memory, where a write that failed looks like one that did not;
+/// and after a flush: what a killed process has written may be on its way only, and be gone after a power
+/// cut, when a recovery has already acted on it.
 fn read_segment(dir: BorrowedFd<'_>, name: &'static str) -> Result<Segment, Unusable> {
     let file = match open_private(dir, name, OFlags::RDONLY | OFlags::DIRECT) {
         Err(Unusable::Io(Errno::INVAL)) => open_private(dir, name, OFlags::RDONLY)?,
         file => file?,
     };
+    rustix::fs::fsync(&file)?;
     let len = rustix::fs::fstat(file.as_fd())?.st_size as usize;
     let mut memory = vec![0; len.next_multiple_of(BLOCK) + BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);

@@ -22,6 +22,9 @@ use bytes::Bytes;
 /// Groups begin at multiples of this, and take whole multiples.
 pub(crate) const BLOCK: usize = 4096;
 
+/// The smallest segment: its header, an opening mark, a group, and a closing mark.
+pub(crate) const BLOCKS_MIN: usize = 4;
+
 /// `\r\n` and `\x1a` show what a transfer as text has done to the file.
 const SEGMENT_MAGIC: [u8; 8] = *b"RSEAL\r\n\x1a";
 const GROUP_MAGIC: [u8; 4] = *b"RSG1";
@@ -96,9 +99,12 @@ impl SegmentHeader {
         }
         let (index, bytes) = (u32_at(header, 20), u64_at(header, 24));
         let is_ours = index < 2
+            && usize::from(u16_at(header, 10)) == SEGMENT_HEADER
             && u32_at(header, 32) as usize == BLOCK
-            && bytes >= 2 * BLOCK as u64
-            && bytes % BLOCK as u64 == 0;
+            && bytes >= (BLOCKS_MIN * BLOCK) as u64
+            && bytes % BLOCK as u64 == 0
+            && zeros(&header[36..40])
+            && zeros(&header[56..60]);
         if !is_ours {
             return Err(NotASegment::Foreign);
         }
@@ -113,8 +119,6 @@ pub(crate) enum Mark {
     Records,
     /// The first of an epoch, which begins with it.
     Open,
-    /// It holds nothing: it only tells how far the log is durable and spread.
-    Idle,
     /// All that came before it is in the files, durably: written when the store is closed, and before a
     /// recovery goes on in the other segment, which it overwrites.
     Spread,
@@ -127,14 +131,15 @@ pub(crate) struct GroupHeader {
     pub records: u32,
     /// The first half of the log's id.
     pub log: u64,
-    /// How often the log has gone over to a segment. Never used twice.
+    /// Greater in whatever was begun later: a segment, or the mark of a recovery. Never used twice.
     pub epoch: u64,
     /// The group's number. Never used twice.
     pub seq: u64,
     /// The number of the group before it, in this segment or in the other. Whatever has a number between
     /// the two is void: it was never acknowledged.
     pub follows: u64,
-    /// When this was written, every group up to this one was durable.
+    /// When this was written, every group up to this one was durable. So far always the one that it follows;
+    /// a writer that has several writes under way could say less.
     pub durable_seq: u64,
     /// When this was written, everything up to this group had been spread: it is of no use any more.
     pub spread_seq: u64,
@@ -157,8 +162,7 @@ impl GroupHeader {
         let mark: u16 = match self.mark {
             Mark::Records => 0,
             Mark::Open => 1,
-            Mark::Idle => 2,
-            Mark::Spread => 3,
+            Mark::Spread => 2,
         };
         put(&mut bytes, 0, GROUP_MAGIC);
         put(&mut bytes, 4, mark.to_le_bytes());
@@ -192,8 +196,7 @@ impl GroupHeader {
         let mark = match u16_at(bytes, 4) {
             0 => Mark::Records,
             1 => Mark::Open,
-            2 => Mark::Idle,
-            3 => Mark::Spread,
+            2 => Mark::Spread,
             _ => return None,
         };
         let header = GroupHeader {
@@ -301,7 +304,7 @@ impl Record {
         if u32_at(header, 40) != record_crc(header, path, data) || !padding.into_iter().all(zeros) {
             return None;
         }
-        let path = String::from_utf8(path.to_vec()).ok().filter(|path| is_path(path))?;
+        let path = String::from_utf8(path.to_vec()).ok()?;
         let record = Record {
             kind,
             directory: DirectoryId { inode: u64_at(header, 16), born: u64_at(header, 24) },
@@ -309,8 +312,13 @@ impl Record {
             path,
             data: Bytes::copy_from_slice(data),
         };
-        let carries_data = kind == Kind::Replace || record.data.is_empty();
-        (carries_data && record.mode & !0o777 == 0).then_some((record, end))
+        record.is_valid().then_some((record, end))
+    }
+
+    /// Would a reader take it?
+    pub(crate) fn is_valid(&self) -> bool {
+        let carries_data = self.kind == Kind::Replace || self.data.is_empty();
+        carries_data && self.mode & !0o777 == 0 && is_path(&self.path)
     }
 }
 

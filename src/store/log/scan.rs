@@ -55,9 +55,12 @@ pub(crate) enum Damage {
     /// Something that was acknowledged is missing: the group behind number `after`. What still can be
     /// read says that everything up to `durable` was on the disk.
     Hole { after: u64, durable: u64, at: Option<Place> },
-    /// Two whole groups claim one place in the order.
+    /// Two groups of one epoch follow this one.
     Twice(u64),
 }
+
+/// No number or epoch of a real log comes near it.
+const HIGHEST: u64 = 1 << 62;
 
 /// A header that is whole and stands where it says.
 struct Candidate {
@@ -87,13 +90,8 @@ pub(crate) fn scan(segments: [&[u8]; 2]) -> Result<Scan, Damage> {
 
     let mut live: Vec<Group> = Vec::new();
     let (mut last, mut last_crc) = (spread, None);
-    loop {
-        let mut next = following(&candidates, segments, last, last_crc);
-        let Some((candidate, records)) = next.next() else { break };
-        // A later epoch cuts off what the one before it could not acknowledge.
-        if next.any(|(other, _)| other.header.epoch == candidate.header.epoch) {
-            return Err(Damage::Twice(candidate.header.seq));
-        }
+    while let Some(candidate) = following(&candidates, last, last_crc)? {
+        let Some(records) = records_of(candidate, segments) else { break };
         (last, last_crc) = (candidate.header.seq, Some(candidate.crc));
         live.push(Group { header: candidate.header, records });
     }
@@ -139,7 +137,9 @@ fn candidates(segments: [&[u8]; 2], log_id: &LogId) -> Vec<Candidate> {
                 && header.block as usize == block - 1
                 && header.blocks > 0
                 && header.blocks as usize <= here.len() / BLOCK;
-            if header.log != log || !stands_here || header.follows >= header.seq {
+            let GroupHeader { seq, follows, durable_seq, spread_seq, epoch, .. } = header;
+            let in_order = spread_seq <= durable_seq && durable_seq <= follows && follows < seq;
+            if header.log != log || !stands_here || !in_order || seq.max(epoch) > HIGHEST {
                 continue;
             }
             candidates.push(Candidate { header, crc });
@@ -153,23 +153,28 @@ fn candidates(segments: [&[u8]; 2], log_id: &LogId) -> Vec<Candidate> {
     candidates
 }
 
-/// The whole groups that follow a number, those of the latest epoch first.
-fn following<'a>(
-    candidates: &'a [Candidate],
-    segments: [&'a [u8]; 2],
+/// The group that follows a number: of several that of the latest epoch, for it was written to cut off what
+/// the others may have left. It may be torn; the others are void all the same.
+fn following(
+    candidates: &[Candidate],
     last: u64,
     last_crc: Option<u32>,
-) -> impl Iterator<Item = (&'a Candidate, Vec<Record>)> {
+) -> Result<Option<&Candidate>, Damage> {
     let from = candidates.partition_point(|one| one.header.follows < last);
-    let next = candidates[from..].iter().take_while(move |one| one.header.follows == last);
-    let next = next.filter(move |one| last_crc.is_none_or(|crc| crc == one.header.previous));
-    next.filter_map(move |one| {
-        let header = &one.header;
-        let start = header.block as usize * BLOCK;
-        let segment = segments[usize::from(header.segment)];
-        let records = decode_body(header, &segment[start..][..header.blocks as usize * BLOCK])?;
-        Some((one, records))
-    })
+    let next = candidates[from..].iter().take_while(|one| one.header.follows == last);
+    let mut next = next.filter(|one| last_crc.is_none_or(|crc| crc == one.header.previous));
+    let Some(candidate) = next.next() else { return Ok(None) };
+    match next.next() {
+        Some(other) if other.header.epoch == candidate.header.epoch => Err(Damage::Twice(last)),
+        _ => Ok(Some(candidate)),
+    }
+}
+
+fn records_of(candidate: &Candidate, segments: [&[u8]; 2]) -> Option<Vec<Record>> {
+    let header = &candidate.header;
+    let start = header.block as usize * BLOCK;
+    let segment = segments[usize::from(header.segment)];
+    decode_body(header, &segment[start..][..header.blocks as usize * BLOCK])
 }
 
 impl fmt::Display for Damage {
@@ -178,13 +183,13 @@ impl fmt::Display for Damage {
             Damage::Segment(index, why) => write!(f, "log.{index}: {why}"),
             Damage::NotAPair => f.write_str("log.0 and log.1 are not the two segments of one log"),
             Damage::Hole { after, durable, at } => {
-                write!(f, "group {} is missing or damaged", after + 1)?;
+                write!(f, "what follows group {after} is missing or damaged")?;
                 if let Some(Place { segment, block }) = at {
                     write!(f, " (the next that can be read: log.{segment}, block {block})")?;
                 }
                 write!(f, ", and everything up to {durable} was acknowledged")
             }
-            Damage::Twice(seq) => write!(f, "there are two groups {seq}"),
+            Damage::Twice(after) => write!(f, "two groups follow group {after}"),
         }
     }
 }
