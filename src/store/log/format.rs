@@ -117,10 +117,9 @@ impl SegmentHeader {
 pub(crate) enum Mark {
     /// It holds records.
     Records,
-    /// The first of an epoch, which begins with it.
+    /// The first in a segment that the log goes on in.
     Open,
-    /// All that came before it is in the files, durably: written when the store is closed, and before a
-    /// recovery goes on in the other segment, which it overwrites.
+    /// All that came before it is in the files, durably.
     Spread,
 }
 
