@@ -3,7 +3,7 @@
 //! the job knows how far it has come.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, RenameFlags, Uid};
@@ -122,10 +122,7 @@ impl Job {
     /// for once. A directory that does not tell is known by its descriptor.
     pub(crate) fn directory(&mut self) -> (u64, u64) {
         let dir = &self.place.dir;
-        *self.directory.get_or_insert_with(|| match inode::of(dir) {
-            Ok(look) => (look.device, look.inode),
-            Err(_) => (0, dir.as_raw_fd() as u64),
-        })
+        *self.directory.get_or_insert_with(|| directory_of(dir))
     }
 
     /// Is this save, once it is carried out, as good as that older one? So it is if both are plain, are of
@@ -284,6 +281,15 @@ impl Settled {
             self.attributes.owner = Some((uid, gid));
         }
         Ok(())
+    }
+}
+
+/// The numbers of an open directory's filesystem and of the directory. One that does not tell is known by
+/// its descriptor.
+pub(crate) fn directory_of(dir: &OwnedFd) -> (u64, u64) {
+    match inode::of(dir) {
+        Ok(look) => (look.device, look.inode),
+        Err(_) => (0, dir.as_raw_fd() as u64),
     }
 }
 

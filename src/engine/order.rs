@@ -14,8 +14,9 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::route::Route;
@@ -23,7 +24,7 @@ use crate::engine::task::turn::{Lines, Turn};
 use crate::engine::task::{Ended, Task, Tasks};
 use crate::error::{Cause, Error};
 use crate::filesystem;
-use crate::job::Job;
+use crate::job::{Job, directory_of};
 use crate::plan::{Outcome, Step};
 
 /// The lines of a writer, and where those go that have the turn.
@@ -40,7 +41,20 @@ struct State {
     lines: HashMap<u64, Option<Box<Line>>>,
     /// Saves that were accepted.
     accepted: u64,
+    /// The one save that is under way, if it began when nothing else was: it has a line only if others
+    /// come, for to find one costs a look at the directory.
+    alone: Option<Alone>,
 }
+
+#[derive(Debug)]
+enum Alone {
+    /// Its directory and name.
+    WithoutLine(Arc<OwnedFd>, CString),
+    WithLine(u64),
+}
+
+/// In a turn, for a line: it is of the one that was alone. No line's hash has this bit.
+const ALONE: u64 = 1 << 63;
 
 #[derive(Debug, Default)]
 struct Line {
@@ -61,8 +75,20 @@ impl Order {
     /// Accepts a save that its caller carries out himself, at once, and numbers it. `None` if another
     /// of its target is under way.
     pub(super) fn enter(self: &Arc<Order>, job: &mut Job) -> Option<Turn> {
-        let line = self.line_of(job);
         let mut state = self.lock();
+        if state.lines.is_empty() && state.alone.is_none() {
+            state.alone =
+                Some(Alone::WithoutLine(Arc::clone(&job.place.dir), job.place.name.clone()));
+            job.sequence = state.next_sequence();
+            return Some(self.turn(ALONE));
+        }
+        drop(state);
+        self.enter_line(job)
+    }
+
+    fn enter_line(self: &Arc<Order>, job: &mut Job) -> Option<Turn> {
+        let line = self.line_of(job);
+        let mut state = self.lock_with_lines();
         match state.lines.entry(line) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(entry) => entry.insert(None),
@@ -78,12 +104,12 @@ impl Order {
         // The last that waits, and is it of this target?
         let mut compared = None;
         loop {
-            if let Some(turn) = self.enter(&mut task.job) {
+            if let Some(turn) = self.enter_line(&mut task.job) {
                 task.turn = Some(turn);
                 return task.look_again();
             }
             let mut state = self.lock();
-            let State { lines, accepted } = &mut *state;
+            let State { lines, accepted, .. } = &mut *state;
             // They can have ended meanwhile.
             let Some(others) = lines.get_mut(&line) else { continue };
             let Line { waiting, lost } = &mut **others.get_or_insert_default();
@@ -125,17 +151,48 @@ impl Order {
         let mut next = Vec::new();
         let mut state = self.lock();
         for line in lines {
-            let others = state.lines.get_mut(line).and_then(Option::as_mut);
+            let line = match line {
+                &ALONE => match state.alone.take() {
+                    Some(Alone::WithLine(line)) => line,
+                    _ => continue,
+                },
+                line => *line,
+            };
+            let others = state.lines.get_mut(&line).and_then(Option::as_mut);
             match others.and_then(|line| line.waiting.pop_front()) {
-                Some(task) => next.push((*line, task)),
-                None => drop(state.lines.remove(line)),
+                Some(task) => next.push((line, task)),
+                None => drop(state.lines.remove(&line)),
             }
         }
         next
     }
 
     fn line_of(&self, job: &mut Job) -> u64 {
-        self.hasher.hash_one((job.directory(), &job.place.name))
+        self.hash(job.directory(), &job.place.name)
+    }
+
+    fn hash(&self, directory: (u64, u64), name: &CStr) -> u64 {
+        self.hasher.hash_one((directory, name)) & !ALONE
+    }
+
+    /// The state, in which every save that is under way has a line.
+    fn lock_with_lines(&self) -> MutexGuard<'_, State> {
+        loop {
+            let mut state = self.lock();
+            let Some(Alone::WithoutLine(dir, name)) = &state.alone else { return state };
+            let (dir, name) = (Arc::clone(dir), name.clone());
+            drop(state);
+            // Not under the lock: it can take its time.
+            let line = self.hash(directory_of(&dir), &name);
+            state = self.lock();
+            let is_same =
+                matches!(&state.alone, Some(Alone::WithoutLine(now, _)) if Arc::ptr_eq(now, &dir));
+            if is_same {
+                state.alone = Some(Alone::WithLine(line));
+                state.lines.insert(line, None);
+                return state;
+            }
+        }
     }
 
     fn turn(self: &Arc<Order>, line: u64) -> Turn {
