@@ -1,5 +1,5 @@
 //! The log as it is written, and its reader against every kind of bytes. What power cuts do to it is the
-//! model's, in `store/core/model.rs`.
+//! model's, in `store/core/model/`.
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -6,16 +6,20 @@
 //! - of a file that was replaced and not synced, the old version, the new one, or neither may be there;
 //! - a sync that failed says nothing, and neither does a later one of the same pages.
 
+mod disk;
+mod world;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use rustix::io::Errno;
 
 use super::{Core, Files, Refused};
-use crate::store::log::Medium;
-use crate::store::log::format::{BLOCK, DirectoryId, Kind, Record, SegmentHeader};
+use crate::store::log::format::{DirectoryId, Kind, Record};
+use crate::store::log::left_out;
 use crate::store::log::scan::{Damage, Scan, scan};
+use disk::Disk;
+use world::{World, aside};
 
 /// A rule of the store that a history is run without, to see that it is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,223 +47,11 @@ enum Without {
     RefusalAfterUnknown,
 }
 
-/// What reaches the disk whole: less than any disk's sector, to be strict.
-const SECTOR: usize = 64;
-
 /// A number that no other version has.
 type Version = u32;
 
 /// That there is no file.
 const REMOVED: Version = 0;
-
-/// A block, and what it may turn into at the next power cut.
-#[derive(Debug, Clone)]
-struct Block {
-    bytes: Vec<u8>,
-    perhaps: Vec<Vec<u8>>,
-}
-
-/// The disk under the log.
-#[derive(Debug, Clone)]
-struct Disk {
-    segments: [Vec<Block>; 2],
-    rng: Rng,
-    /// The power goes at the write that makes this 0.
-    until_crash: Option<u32>,
-    crashed: bool,
-    /// One write in so many fails.
-    fails: u32,
-}
-
-impl Disk {
-    fn new(blocks: usize, rng: Rng) -> Disk {
-        let segment = |index| {
-            let header = SegmentHeader { log_id: [7; 16], index, bytes: (blocks * BLOCK) as u64 };
-            let mut segment = vec![Block { bytes: vec![0; BLOCK], perhaps: Vec::new() }; blocks];
-            segment[0].bytes = header.encode();
-            segment
-        };
-        Disk {
-            segments: [segment(0), segment(1)],
-            rng,
-            until_crash: None,
-            crashed: false,
-            fails: 0,
-        }
-    }
-
-    /// What the disk holds after a power cut.
-    fn cut_power(&mut self) {
-        for block in self.segments.iter_mut().flatten() {
-            for perhaps in std::mem::take(&mut block.perhaps) {
-                match self.rng.u8(0..4) {
-                    0 => {}
-                    1 => block.bytes = perhaps,
-                    _ => {
-                        for at in (0..BLOCK).step_by(SECTOR) {
-                            if self.rng.bool() {
-                                let sector = at..at + SECTOR;
-                                block.bytes[sector.clone()].copy_from_slice(&perhaps[sector]);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// What is read from now on is what a power cut leaves.
-    fn flush(&mut self) {
-        self.segments.iter_mut().flatten().for_each(|block| block.perhaps.clear());
-    }
-
-    fn bytes(&self, segment: usize) -> Vec<u8> {
-        let blocks: Vec<&[u8]> =
-            self.segments[segment].iter().map(|block| block.bytes.as_slice()).collect();
-        blocks.concat()
-    }
-}
-
-impl Medium for &mut Disk {
-    fn write(&mut self, segment: usize, block: u32, bytes: &[u8]) -> Result<(), Errno> {
-        if self.crashed {
-            return Err(Errno::IO);
-        }
-        let blocks = self.segments[segment].len();
-        let first = block as usize;
-        assert!(first > 0 && first + bytes.len() / BLOCK <= blocks, "outside of the segment");
-        if let Some(left) = &mut self.until_crash {
-            *left = left.saturating_sub(1);
-            self.crashed = *left == 0;
-        }
-        let failed = self.fails > 0 && self.rng.u32(0..self.fails) == 0;
-        for (index, bytes) in bytes.chunks_exact(BLOCK).enumerate() {
-            let block = &mut self.segments[segment][first + index];
-            if self.crashed || failed {
-                // What is read meanwhile may be either.
-                let shown = failed && self.rng.bool();
-                let other = if shown { block.bytes.clone() } else { bytes.to_vec() };
-                if shown {
-                    block.bytes = bytes.to_vec();
-                }
-                block.perhaps.push(other);
-            } else {
-                // Through to the disk; what failed there before is gone.
-                *block = Block { bytes: bytes.to_vec(), perhaps: Vec::new() };
-            }
-        }
-        if self.crashed || failed { Err(Errno::IO) } else { Ok(()) }
-    }
-}
-
-/// What a file holds: a version, or nothing that was ever saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Content {
-    Version(Version),
-    Garbage,
-}
-
-/// A file; `None` is that it is not there.
-#[derive(Debug, Clone)]
-struct File {
-    cached: Option<Content>,
-    /// What a power cut may leave.
-    perhaps: Vec<Option<Content>>,
-    /// A sync of these pages has failed: they are never written again.
-    failed: bool,
-}
-
-/// The files, as a filesystem keeps them. Those that were set aside have a name of their own.
-#[derive(Debug, Clone)]
-struct World {
-    files: BTreeMap<String, File>,
-    rng: Rng,
-    /// A path that nobody can write to.
-    immutable: Option<String>,
-    /// Faults are over: a recovery has to succeed some day.
-    is_kind: bool,
-    without: Without,
-}
-
-impl World {
-    fn set(&mut self, path: &str, content: Option<Content>) {
-        let absent = File { cached: None, perhaps: vec![None], failed: false };
-        let file = self.files.entry(path.to_owned()).or_insert(absent);
-        if self.without == Without::FreshFilesAfterFailure && file.cached == content {
-            return;
-        }
-        file.cached = content;
-        file.perhaps.extend([content, Some(Content::Garbage)]);
-        file.failed = false;
-    }
-
-    fn set_durably(&mut self, path: &str, content: Option<Content>) {
-        let file = File { cached: content, perhaps: vec![content], failed: false };
-        self.files.insert(path.to_owned(), file);
-    }
-
-    fn get(&self, path: &str) -> Option<Version> {
-        match self.files.get(path).and_then(|file| file.cached)? {
-            Content::Version(version) => Some(version),
-            Content::Garbage => Some(Version::MAX),
-        }
-    }
-
-    fn cut_power(&mut self) {
-        for file in self.files.values_mut() {
-            file.cached = file.perhaps[self.rng.usize(0..file.perhaps.len())];
-            *file = File { cached: file.cached, perhaps: vec![file.cached], failed: false };
-        }
-    }
-}
-
-fn aside(path: &str) -> String {
-    format!("aside/{path}")
-}
-
-fn version_of(record: &Record) -> Version {
-    match record.kind {
-        Kind::Replace => record.data[..4].try_into().map_or(0, u32::from_le_bytes),
-        Kind::Remove | Kind::Forget => REMOVED,
-    }
-}
-
-impl Files for &mut World {
-    fn publish(&mut self, record: &Record) -> Result<(), Errno> {
-        if self.immutable.as_ref() == Some(&record.path) {
-            return Err(Errno::PERM);
-        }
-        let content = Some(Content::Version(version_of(record)));
-        self.set(&record.path, content.filter(|_| record.kind == Kind::Replace));
-        if self.files.contains_key(&aside(&record.path)) {
-            self.set(&aside(&record.path), None);
-        }
-        Ok(())
-    }
-
-    fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
-        if self.without != Without::SettingAside {
-            let content = Some(Content::Version(version_of(record)));
-            self.set_durably(&aside(&record.path), content);
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), Errno> {
-        let fails = !self.is_kind && self.rng.u8(0..10) == 0;
-        if self.without == Without::DurableReplay && self.is_kind {
-            return Ok(());
-        }
-        for file in self.files.values_mut() {
-            if fails && file.perhaps.len() > 1 {
-                file.failed = true;
-            } else if !file.failed {
-                file.perhaps = vec![file.cached];
-            }
-        }
-        if fails { Err(Errno::IO) } else { Ok(()) }
-    }
-}
 
 /// What was found to be wrong.
 #[derive(Debug)]
@@ -299,8 +91,8 @@ struct History {
 fn run(seed: u64, without: Without) -> Result<Counts, Wrong> {
     let mut rng = Rng::with_seed(seed);
     let disk = Disk::new(rng.usize(5..14), rng.fork());
-    super::super::log::left_out::MARKS.set(without == Without::MarkBeforeOverwriting);
-    super::super::log::left_out::CUT_OFF.set(without == Without::CutOff);
+    left_out::MARKS.set(without == Without::MarkBeforeOverwriting);
+    left_out::CUT_OFF.set(without == Without::CutOff);
     let files = BTreeMap::new();
     let world = World { files, rng: rng.fork(), immutable: None, is_kind: false, without };
     let (promised, unknown, counts) = (BTreeMap::new(), Vec::new(), Counts::default());
