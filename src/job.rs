@@ -31,13 +31,15 @@ pub(crate) struct Job {
     /// Its number among those that its writer accepted; 0 without a writer.
     pub sequence: u64,
     asked: Asked,
-    directory: Option<(u64, u64)>,
     /// Names in the same directory: of the temporary file, and of keep-previous's link (empty
     /// without it).
     pub temp: CString,
     pub link: CString,
     pub progress: Progress,
 }
+
+/// The numbers of a directory's filesystem and of the directory.
+pub(crate) type Directory = (u64, u64);
 
 /// What was asked of a plain replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub(crate) struct Settled {
     pub promise: Promise,
     /// The number of the filesystem.
     pub device: u64,
+    /// Which directory it is, once that was looked at.
+    directory: Option<Directory>,
     /// A write with `RWF_DSYNC` is known to sync on this filesystem.
     pub write_syncs: bool,
 }
@@ -104,8 +108,7 @@ impl Job {
         let Options { mode, keep_mode, keep_owner, level, .. } = *options;
         let asked = Asked { mode, keep_mode, keep_owner, level };
         let (temp, sequence) = (temp::unique(), 0);
-        let directory = None;
-        Ok(Job { place, settled, create_new, sequence, asked, directory, temp, link, progress })
+        Ok(Job { place, settled, create_new, sequence, asked, temp, link, progress })
     }
 
     /// The step to run, or `None` when the save has ended, well or not.
@@ -120,16 +123,16 @@ impl Job {
 
     /// The numbers of the directory's filesystem and of the directory, by which it is known again; asked
     /// for once. A directory that does not tell is known by its descriptor.
-    pub(crate) fn directory(&mut self) -> (u64, u64) {
+    pub(crate) fn directory(&mut self) -> Directory {
         let dir = &self.place.dir;
-        *self.directory.get_or_insert_with(|| directory_of(dir))
+        *self.settled.directory.get_or_insert_with(|| directory_of(dir))
     }
 
     /// Is this save, once it is carried out, as good as that older one? So it is if both are plain, are of
     /// one target, as far as numbers tell directories apart, and ask for the same.
     pub(crate) fn stands_for(&self, older: &Job) -> bool {
-        let of_one_target =
-            self.directory == older.directory && self.place.name == older.place.name;
+        let of_one_target = self.settled.directory == older.settled.directory
+            && self.place.name == older.place.name;
         of_one_target && self.is_plain() && older.is_plain() && self.asked == older.asked
     }
 
@@ -236,7 +239,9 @@ impl Settled {
         }
         let (mode, attributes) = (Mode::from_raw_mode(mode), Attributes::default());
         let (promise, write_syncs) = (Promise::Durable, false);
-        let mut settled = Settled { mode, attributes, previous, promise, device: 0, write_syncs };
+        let (device, directory) = (0, None);
+        let mut settled =
+            Settled { mode, attributes, previous, promise, device, directory, write_syncs };
         let check = |errno: Errno| (Step::Check, errno.into());
         let standing = match inode::at(&place.dir, &place.name) {
             Ok(look) => Some(look),
@@ -253,9 +258,10 @@ impl Settled {
         // Where only the owner may do anything, the list's mask is empty: nobody gets in by it.
         let shared = settled.mode.intersects(Mode::RWXG | Mode::RWXO);
         settled.attributes.inherits_list = shared && inherits_list(place);
-        let (device, nature) = filesystem_of(place, standing.as_ref())
+        let (device, nature, directory) = filesystem_of(place, standing.as_ref())
             .map_err(|errno| (Step::OpenDirectory, errno.into()))?;
         settled.device = device;
+        settled.directory = directory;
         settled.write_syncs = nature.write_syncs;
         settled.promise = match (options.level, place.unsyncable) {
             _ if nature.is_volatile => Promise::Volatile,
@@ -286,22 +292,28 @@ impl Settled {
 
 /// The numbers of an open directory's filesystem and of the directory. One that does not tell is known by
 /// its descriptor.
-pub(crate) fn directory_of(dir: &OwnedFd) -> (u64, u64) {
+pub(crate) fn directory_of(dir: &OwnedFd) -> Directory {
     match inode::of(dir) {
         Ok(look) => (look.device, look.inode),
         Err(_) => (0, dir.as_raw_fd() as u64),
     }
 }
 
-/// Which filesystem, and what it is. What stands at the target may have told already, if it is known
+/// Which filesystem, and what it is; and which directory, if that was looked at. What stands at the target may have told already, if it is known
 /// that nothing is mounted over it: that could be unmounted before the rename.
-fn filesystem_of(place: &Place, standing: Option<&Look>) -> Result<(u64, Nature), Errno> {
+fn filesystem_of(
+    place: &Place,
+    standing: Option<&Look>,
+) -> Result<(u64, Nature, Option<Directory>), Errno> {
     let dir = place.dir.as_fd();
-    let look = match standing.filter(|look| look.mount.is_some()) {
-        Some(look) => *look,
-        None => inode::of(dir)?,
+    let (look, directory) = match standing.filter(|look| look.mount.is_some()) {
+        Some(look) => (*look, None),
+        None => {
+            let look = inode::of(dir)?;
+            (look, Some((look.device, look.inode)))
+        }
     };
-    Ok((look.device, filesystem::nature(dir, &look)?))
+    Ok((look.device, filesystem::nature(dir, &look)?, directory))
 }
 
 /// Does the directory lay an access list over new files (acl(5))? If it cannot be told, it may.

@@ -83,11 +83,11 @@ impl Order {
             return Some(self.turn(ALONE));
         }
         drop(state);
-        self.enter_line(job)
+        let line = self.line_of(job);
+        self.enter_line(line, job)
     }
 
-    fn enter_line(self: &Arc<Order>, job: &mut Job) -> Option<Turn> {
-        let line = self.line_of(job);
+    fn enter_line(self: &Arc<Order>, line: u64, job: &mut Job) -> Option<Turn> {
         let mut state = self.lock_with_lines();
         match state.lines.entry(line) {
             Entry::Occupied(_) => return None,
@@ -104,7 +104,7 @@ impl Order {
         // The last that waits, and is it of this target?
         let mut compared = None;
         loop {
-            if let Some(turn) = self.enter_line(&mut task.job) {
+            if let Some(turn) = self.enter_line(line, &mut task.job) {
                 task.turn = Some(turn);
                 return task.look_again();
             }

@@ -5,7 +5,6 @@
 //! lose it for both. So this process also keeps a list of the roots that it holds, and asks it first.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -78,8 +77,7 @@ pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
 
 /// For whoever finds the root taken; nothing rests on it.
 fn note_holder(file: BorrowedFd<'_>) {
-    let mut text = String::new();
-    let _ = writeln!(text, "{}", std::process::id());
+    let text = format!("{}\n", std::process::id());
     if rustix::fs::ftruncate(file, 0).is_ok() {
         let _ = rustix::io::pwrite(file, text.as_bytes(), 0);
     }

@@ -367,3 +367,29 @@ fn a_save_in_memory_is_made_by_its_caller() {
         writer.close_blocking();
     }
 }
+
+/// Of a wave no save waits for the disk, and many workers only hinder each other.
+#[test]
+fn a_wave_has_as_many_workers_as_there_are_processors() {
+    child::in_child("cycles::a_wave_has_as_many_workers_as_there_are_processors", || {
+        let Ok(writer) = Writer::builder().engine(Engine::Uring).build() else {
+            skip!("there is no io_uring here");
+        };
+        let disk = need!(Disk::btrfs());
+        until_quiet();
+        let requests: Vec<_> =
+            targets(disk.path(), 500).into_iter().map(|target| (target, "new")).collect();
+        let answers = writer.replace_all_blocking(requests);
+        assert!(answers.iter().all(Result::is_ok));
+        let workers = fs::read_dir("/proc/self/task").unwrap().filter(|task| {
+            let name = fs::read_to_string(task.as_ref().unwrap().path().join("comm"));
+            name.is_ok_and(|name| name.starts_with("iou-wrk"))
+        });
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let workers = workers.count();
+        assert!(
+            (1..=processors + 1).contains(&workers),
+            "{workers} workers, {processors} processors"
+        );
+    });
+}

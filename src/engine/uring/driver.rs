@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::entries::{self, Cleaning};
-use super::queue::{Order, Queue};
+use super::queue::{Queue, Queued};
 use super::ring::{Completion, Ring};
 use super::wave::Member;
 use crate::engine::pool::Pool;
@@ -36,8 +36,10 @@ pub(crate) struct Driver {
     ring: Option<Ring>,
     slots: Vec<Option<Active>>,
     free: Vec<u32>,
+    /// Saves in slots that are of no wave.
+    singles: usize,
     /// Saves that have no slot yet.
-    backlog: VecDeque<Order>,
+    backlog: VecDeque<Queued>,
     /// Rounds that are queued in the ring, and their entries, in the order of queueing.
     unsubmitted: VecDeque<(u32, usize)>,
     not_started: usize,
@@ -54,7 +56,7 @@ pub(crate) struct Driver {
 /// A save that has a slot.
 #[derive(Debug)]
 struct Active {
-    order: Order,
+    queued: Queued,
     round: Round,
     results: Vec<i32>,
     pending: usize,
@@ -89,6 +91,7 @@ impl Driver {
             ring: Some(ring),
             slots: (0..slots).map(|_| None).collect(),
             free: (0..slots as u32).rev().collect(),
+            singles: 0,
             backlog: VecDeque::new(),
             unsubmitted: VecDeque::new(),
             not_started: 0,
@@ -132,17 +135,18 @@ impl Driver {
     }
 
     fn start_backlog(&mut self) {
-        while let Some(order) = self.backlog.pop_front() {
-            if self.retired || !order.is_for_ring() {
-                self.leave(order);
+        while let Some(queued) = self.backlog.pop_front() {
+            if self.retired || !queued.is_for_ring() {
+                self.leave(queued);
                 continue;
             }
             let Some(slot) = self.free.pop() else {
-                self.backlog.push_front(order);
+                self.backlog.push_front(queued);
                 return;
             };
+            self.singles += usize::from(queued.wave.is_none());
             self.slots[slot as usize] = Some(Active {
-                order,
+                queued,
                 round: Round::Chain(Vec::new()),
                 results: Vec::new(),
                 pending: 0,
@@ -155,8 +159,8 @@ impl Driver {
     /// Queues the save's next chain.
     fn start_chain(&mut self, slot: u32) {
         let Some(active) = &mut self.slots[slot as usize] else { return };
-        let ops = active.order.next_chain(active.slot_is_full);
-        let entries = entries::chain(&ops, slot, &active.order.task);
+        let ops = active.queued.next_chain(active.slot_is_full);
+        let entries = entries::chain(&ops, slot, &active.queued.task);
         active.round = Round::Chain(ops);
         self.push(slot, &entries);
     }
@@ -207,10 +211,13 @@ impl Driver {
         if self.unsubmitted.is_empty() {
             return;
         }
-        let active = self.slots.iter().flatten();
-        let widths = active.map(|active| active.order.wave.as_ref().map(Member::width));
-        let width = widths.map(|width| width.unwrap_or(self.workers_max)).max();
-        let width = width.unwrap_or(1).clamp(1, self.workers_max);
+        let width = if self.singles > 0 {
+            self.workers_max
+        } else {
+            let slots = self.unsubmitted.iter().map(|(slot, _)| &self.slots[*slot as usize]);
+            let widths = slots.flatten().filter_map(|active| active.queued.wave.as_ref());
+            widths.map(Member::width).max().unwrap_or(1).clamp(1, self.workers_max)
+        };
         if let Some(ring) = &mut self.ring {
             ring.set_workers(width);
         }
@@ -322,7 +329,7 @@ impl Driver {
     fn end_chain(&mut self, slot: u32, ops: &[Op]) -> Option<Then> {
         let active = self.slots[slot as usize].as_mut()?;
         active.note_slot(ops);
-        let task = &mut active.order.task;
+        let task = &mut active.queued.task;
         let (len, progress) = (task.payload.len(), &mut task.job.progress);
         let end = record_chain(progress, len, ops, &active.results);
         let name_is_taken =
@@ -333,11 +340,11 @@ impl Driver {
             ChainEnd::ShortWrite => Some(Then::Restart),
             ChainEnd::Recorded if name_is_taken => Some(Then::Restart),
             ChainEnd::NotStarted if may_be_there => Some(Then::Restart),
-            ChainEnd::Recorded if active.order.goes_on() && !self.retired => None,
+            ChainEnd::Recorded if active.queued.goes_on() && !self.retired => None,
             _ => Some(Then::Leave),
         };
         if end != ChainEnd::NotStarted && ops.first() == Some(&Op::Open) {
-            active.order.task.carrier = Carrier::Ring;
+            active.queued.task.carrier = Carrier::Ring;
         }
         if end != ChainEnd::NotStarted {
             self.not_started = 0;
@@ -363,23 +370,24 @@ impl Driver {
         if ops.is_empty() {
             return self.finish(slot, then);
         }
-        let entries = entries::cleaning(&ops, slot, &active.order.task);
+        let entries = entries::cleaning(&ops, slot, &active.queued.task);
         active.round = Round::Cleaning(ops, then);
         self.push(slot, &entries);
     }
 
     /// Takes the save out of its slot.
     fn finish(&mut self, slot: u32, then: Then) {
-        let Some(Active { mut order, .. }) = self.slots[slot as usize].take() else { return };
+        let Some(Active { mut queued, .. }) = self.slots[slot as usize].take() else { return };
         self.free.push(slot);
+        self.singles -= usize::from(queued.wave.is_none());
         if then == Then::Restart {
-            order.task.restart();
+            queued.task.restart();
         }
-        self.leave(order);
+        self.leave(queued);
     }
 
     /// To its wave, to its caller, or to the pool, as it stands.
-    fn leave(&self, Order { task, wave }: Order) {
+    fn leave(&self, Queued { task, wave }: Queued) {
         if let Some(wave) = wave {
             wave.give_back(task);
         } else if task.job.next().is_none() {
@@ -394,7 +402,7 @@ impl Driver {
         for active in self.slots.iter_mut().filter_map(Option::take) {
             // What was not to rename cannot take effect later.
             let renames = matches!(&active.round, Round::Chain(ops) if ops.contains(&Op::Rename));
-            let Task { mut job, payload, permit, reply, turn, overtaken, .. } = *active.order.task;
+            let Task { mut job, payload, permit, reply, turn, overtaken, .. } = *active.queued.task;
             job.progress.lose();
             let (step, sequence) = (job.progress.failed().unwrap_or(Step::Verify), job.sequence);
             let (target, outcome) = (job.place.shown.clone(), job.progress.outcome());
@@ -412,6 +420,7 @@ impl Driver {
             Ended::answer_all(vec![ended]);
         }
         self.free = (0..self.slots.len() as u32).collect();
+        self.singles = 0;
         mem::forget(self.ring.take());
     }
 }
@@ -426,8 +435,8 @@ impl Drop for Driver {
         if std::thread::panicking() {
             // Saves that wait, and those that come from now on, go on without the ring.
             self.retire(Why::RingLost(0));
-            for order in mem::take(&mut self.backlog) {
-                self.leave(order);
+            for queued in mem::take(&mut self.backlog) {
+                self.leave(queued);
             }
         }
     }
@@ -446,7 +455,7 @@ impl Active {
     }
 
     fn to_clean(&self, then: Then) -> Vec<Cleaning> {
-        let progress = &self.order.task.job.progress;
+        let progress = &self.queued.task.job.progress;
         let leftovers = progress.leftovers();
         let ends = then == Then::Restart || progress.next().is_none();
         let mut ops = Vec::new();
@@ -466,11 +475,11 @@ impl Active {
         match (op, -result) {
             // No worker, or never submitted.
             (_, libc::ECANCELED | libc::EAGAIN | libc::ENOMEM) => self.clean_by_call(op),
-            (Cleaning::RemoveTemp, 0) => self.order.task.job.temp_was_removed(Ok(())),
+            (Cleaning::RemoveTemp, 0) => self.queued.task.job.temp_was_removed(Ok(())),
             (Cleaning::RemoveTemp, errno) => {
-                self.order.task.job.temp_was_removed(Err(Errno::from_raw_os_error(errno)));
+                self.queued.task.job.temp_was_removed(Err(Errno::from_raw_os_error(errno)));
             }
-            (Cleaning::RemoveLink, _) => self.order.task.job.progress.link_is_gone(),
+            (Cleaning::RemoveLink, _) => self.queued.task.job.progress.link_is_gone(),
             (Cleaning::Close, _) => {}
         }
     }
@@ -479,8 +488,8 @@ impl Active {
         match op {
             // The next save of the slot replaces what is in it.
             Cleaning::Close => {}
-            Cleaning::RemoveTemp => calls::remove_temp(&mut self.order.task.job),
-            Cleaning::RemoveLink => calls::remove_link(&mut self.order.task.job),
+            Cleaning::RemoveTemp => calls::remove_temp(&mut self.queued.task.job),
+            Cleaning::RemoveLink => calls::remove_link(&mut self.queued.task.job),
         }
     }
 }

@@ -19,12 +19,12 @@ pub(crate) struct Queue {
 
 /// A save for the ring: to be carried to its end, or as far as its wave goes.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Queued {
     pub task: Box<Task>,
     pub wave: Option<Member>,
 }
 
-impl Order {
+impl Queued {
     /// Is this step to be run on the ring?
     fn here(&self, step: Step) -> bool {
         self.wave.as_ref().is_none_or(|wave| wave.here(step))
@@ -50,7 +50,7 @@ impl Order {
 
 #[derive(Debug, Default)]
 struct State {
-    orders: VecDeque<Order>,
+    queued: VecDeque<Queued>,
     closed: bool,
     /// The ring takes nothing any more.
     retired: bool,
@@ -65,9 +65,9 @@ impl Queue {
     /// Hands saves over, all at once, each to be carried to its end; gives them back if the ring
     /// takes nothing any more.
     pub(crate) fn push(&self, tasks: Tasks) -> Result<(), Tasks> {
-        let orders = tasks.into_iter().map(|task| Order { task, wave: None });
-        self.push_orders(orders.collect())
-            .map_err(|orders| orders.into_iter().map(|order| order.task).collect())
+        let queued = tasks.into_iter().map(|task| Queued { task, wave: None });
+        self.push_all(queued.collect())
+            .map_err(|queued| queued.into_iter().map(|queued| queued.task).collect())
     }
 
     /// Takes saves through their steps, up to the first that is not to be run `here`, in one
@@ -83,20 +83,20 @@ impl Queue {
             return tasks;
         }
         let (waiter, members) = wave::wave(tasks.len(), width, here);
-        let orders = tasks.into_iter().zip(members);
-        let orders = orders.map(|(task, member)| Order { task, wave: Some(member) }).collect();
-        match self.push_orders(orders) {
+        let queued = tasks.into_iter().zip(members);
+        let queued = queued.map(|(task, member)| Queued { task, wave: Some(member) }).collect();
+        match self.push_all(queued) {
             Ok(()) => waiter.wait(),
-            Err(orders) => orders.into_iter().map(|order| order.task).collect(),
+            Err(queued) => queued.into_iter().map(|queued| queued.task).collect(),
         }
     }
 
-    fn push_orders(&self, orders: Vec<Order>) -> Result<(), Vec<Order>> {
+    fn push_all(&self, queued: Vec<Queued>) -> Result<(), Vec<Queued>> {
         let mut state = self.lock();
         if state.retired {
-            return Err(orders);
+            return Err(queued);
         }
-        state.orders.extend(orders);
+        state.queued.extend(queued);
         drop(state);
         self.wake();
         Ok(())
@@ -113,17 +113,17 @@ impl Queue {
     }
 
     /// Moves what has come to `into`; true if callers will send no more.
-    pub(super) fn take(&self, into: &mut VecDeque<Order>) -> bool {
+    pub(super) fn take(&self, into: &mut VecDeque<Queued>) -> bool {
         let mut state = self.lock();
-        into.append(&mut state.orders);
+        into.append(&mut state.queued);
         state.closed
     }
 
     /// Takes nothing from now on; true if callers would have sent no more anyway.
-    pub(super) fn retire(&self, into: &mut VecDeque<Order>) -> bool {
+    pub(super) fn retire(&self, into: &mut VecDeque<Queued>) -> bool {
         let mut state = self.lock();
         state.retired = true;
-        into.append(&mut state.orders);
+        into.append(&mut state.queued);
         state.closed
     }
 

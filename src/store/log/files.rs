@@ -160,13 +160,13 @@ fn read_segment(dir: BorrowedFd<'_>, name: &'static str) -> Result<Segment, Unus
     };
     rustix::fs::fsync(&file)?;
     let len = rustix::fs::fstat(file.as_fd())?.st_size as usize;
-    let mut memory = vec![0; len.next_multiple_of(BLOCK) + BLOCK];
+    let whole = len.next_multiple_of(BLOCK);
+    let mut memory = vec![0; whole + BLOCK];
     let start = memory.as_ptr().align_offset(BLOCK);
     let mut done = 0;
     while done < len {
         // To the end of the last block: a direct read takes whole ones only.
-        let room = &mut memory[start + done..][..(len - done).next_multiple_of(BLOCK)];
-        match rustix::io::pread(&file, room, done as u64) {
+        match rustix::io::pread(&file, &mut memory[start..][done..whole], done as u64) {
             Ok(0) => break,
             Ok(read) => done += read,
             Err(Errno::INTR) => {}
