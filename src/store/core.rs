@@ -5,26 +5,46 @@
 #[cfg(test)]
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::log::format::{Kind, Record, blocks_for};
+use super::log::format::{DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::log::{AppendError, Log, Medium};
+use crate::plan::Step;
 
 /// The files of a store.
 pub(crate) trait Files {
-    /// Makes a record's change visible, whole, without syncing it. A file is made anew each time.
-    fn publish(&mut self, record: &Record) -> Result<(), Errno>;
+    /// Finds the directory of a path, or makes it, and looks whether a file can be at the path.
+    fn locate(&mut self, path: &str, make: bool) -> Result<DirectoryId, Failure>;
 
-    /// Keeps a record whose change cannot be published, durably, for whoever looks after it; no longer
-    /// than until a newer one of its path is published.
+    /// Every directory that was located is on the disk, under its name.
+    fn sync_directories(&mut self) -> Result<(), Failure>;
+
+    /// Makes changes visible, each whole, without syncing them, and answers for each. A file is made anew
+    /// each time. No two are of one path.
+    fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>>;
+
+    /// Keeps a record whose change cannot be published, durably, for whoever looks after it.
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno>;
 
-    /// All that was published or set aside so far is on the disk, and the filesystem is alive.
+    /// Records that were set aside and not taken back.
+    fn aside(&mut self) -> Result<Vec<Record>, Errno>;
+
+    /// Takes back what was set aside of a path, durably.
+    fn take_back(&mut self, path: &str) -> Result<(), Errno>;
+
+    /// All that was published before this began is on the disk, and the filesystem is alive.
     fn sync(&mut self) -> Result<(), Errno>;
 }
+
+/// A step that failed before anything was changed, and why.
+pub(crate) type Failure = (Step, Errno);
+
+/// What became visible of each change of a transaction, in its order.
+pub(crate) type Published = Vec<Result<(), Errno>>;
 
 /// An open store.
 #[derive(Debug)]
@@ -32,25 +52,44 @@ pub(crate) struct Core<M, F> {
     log: Log<M>,
     files: F,
     /// The last record of each path that the log holds and the files may not have durably.
-    unspread: BTreeMap<String, Record>,
-    /// Those among them that could not be published.
-    unpublished: BTreeMap<String, Errno>,
+    unspread: BTreeMap<String, Unspread>,
+    /// Changes that are durable and not visible.
+    hidden: BTreeMap<String, Hidden>,
+    /// Paths of which a version is set aside. One that is not the newest is taken back before the log
+    /// forgets the newer one.
+    aside: BTreeSet<String>,
+    /// Directories that are on the disk under their names, by the container's id.
+    durable: HashMap<Box<str>, DirectoryId>,
     /// Nothing is taken any more.
     refuses: Option<Errno>,
 }
 
-/// A transaction that is durable.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Committed {
-    /// Paths whose change is not visible yet, and why.
-    pub not_visible: Vec<(String, Errno)>,
+#[derive(Debug)]
+struct Unspread {
+    record: Record,
+    /// The group that holds it.
+    seq: u64,
 }
 
-/// Why a transaction was not committed.
+/// A change that could not be published.
+#[derive(Debug, Clone)]
+pub(crate) struct Hidden {
+    pub record: Record,
+    pub errno: Errno,
+    /// It is set aside, so that the log need not keep it.
+    is_kept: bool,
+}
+
+/// A spread that has begun: everything up to a group was published or set aside.
+#[derive(Debug)]
+#[must_use = "the files are to be synced, and the end to be told"]
+pub(crate) struct Spreading {
+    upto: u64,
+}
+
+/// Why the log does not take something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// It can never fit into the log; so many blocks are needed, and so many can be had.
-    TooLarge { blocks: usize, max: usize },
     /// It failed, and nothing of it will ever be there.
     Unchanged(Errno),
     /// It failed, and may be there wholly when the store is opened next.
@@ -59,45 +98,230 @@ pub(crate) enum Refused {
     Closed(Errno),
 }
 
+/// Why a transaction was not committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotCommitted {
+    /// A step before the log failed; nothing was changed.
+    Before(Step, Errno),
+    Refused(Refused),
+}
+
+impl From<Failure> for NotCommitted {
+    fn from((step, errno): Failure) -> NotCommitted {
+        NotCommitted::Before(step, errno)
+    }
+}
+
+impl From<Refused> for NotCommitted {
+    fn from(refused: Refused) -> NotCommitted {
+        NotCommitted::Refused(refused)
+    }
+}
+
+/// Is there room in the log?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Here,
+    /// When the files have what the log holds.
+    AfterSpreading,
+    /// Never: so many blocks can be had.
+    Never {
+        max: usize,
+    },
+}
+
+/// What a change beside the log came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Beside<T, E> {
+    Done(T),
+    /// It failed by itself.
+    Failed(E),
+    /// It was done, and a recovery may undo it.
+    NotForgotten(Errno),
+}
+
 impl<M: Medium, F: Files> Core<M, F> {
     /// Puts into the files what the log has and they may lack, and goes on in the log behind it. Cut off
     /// anywhere, it is done again the next time.
     pub(crate) fn recover(scan: &Scan, medium: M, mut files: F) -> Result<Core<M, F>, Errno> {
-        let mut last: BTreeMap<&str, &Record> = BTreeMap::new();
-        for record in scan.live.iter().flat_map(|group| &group.records) {
-            match record.kind {
-                Kind::Forget => last.remove(record.path.as_str()),
-                Kind::Replace | Kind::Remove => last.insert(&record.path, record),
-            };
-        }
-        for record in last.values() {
-            if files.publish(record).is_err() {
-                files.set_aside(record)?;
+        let last = last_of_each_path(scan);
+        // What was set aside is tried again, unless the log has something newer.
+        let aside = files.aside()?;
+        let is_newest = |record: &&Record| !last.contains_key(record.path.as_str());
+        let again: Vec<&Record> = aside.iter().filter(is_newest).collect();
+        let from_log: Vec<&Record> =
+            last.values().copied().filter(|record| record.kind != Kind::Forget).collect();
+        let mut hidden = BTreeMap::new();
+        let mut placed = Vec::new();
+        let published = files.publish(&again);
+        for (record, published) in again.into_iter().zip(published) {
+            match published {
+                Ok(()) => placed.push(record.path.as_str()),
+                Err(errno) => drop(hidden.insert(record.path.clone(), Hidden::kept(record, errno))),
             }
         }
-        if !last.is_empty() {
+        let published = files.publish(&from_log);
+        for (record, published) in from_log.iter().zip(published) {
+            match published {
+                Ok(()) => placed.push(&record.path),
+                Err(errno) => {
+                    files.set_aside(record)?;
+                    hidden.insert(record.path.clone(), Hidden::kept(record, errno));
+                }
+            }
+        }
+        if !placed.is_empty() {
             files.sync()?;
         }
-        let log = Log::begin(medium, scan)?;
-        let (unspread, unpublished) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Core { log, files, unspread, unpublished, refuses: None })
+        // Only now: until then it was the only one that is sure to be whole.
+        for record in aside.iter().filter(|record| !hidden.contains_key(&record.path)) {
+            files.take_back(&record.path)?;
+        }
+        Ok(Core {
+            log: Log::begin(medium, scan)?,
+            files,
+            unspread: BTreeMap::new(),
+            aside: hidden.keys().cloned().collect(),
+            hidden,
+            durable: HashMap::new(),
+            refuses: None,
+        })
     }
 
-    /// Commits the changes, all of them or none. When it returns they are durable and, unless it says
-    /// otherwise, visible.
-    pub(crate) fn commit(&mut self, records: Vec<Record>) -> Result<Committed, Refused> {
-        if let Some(errno) = self.refuses {
-            return Err(Refused::Closed(errno));
+    /// Is there room for these records, or can it be had? May go on in the log's other segment.
+    pub(crate) fn room_for(&mut self, records: &[Record]) -> Result<Room, Refused> {
+        self.check()?;
+        let max = self.log.group_max();
+        if blocks_for(records) > max {
+            return Ok(Room::Never { max });
         }
-        let (blocks, max) = (blocks_for(&records), self.log.group_max());
-        if blocks > max {
-            return Err(Refused::TooLarge { blocks, max });
+        if self.log.has_room(records) {
+            return Ok(Room::Here);
         }
-        if !self.log.has_room(&records) {
-            self.spread().map_err(Refused::Closed)?;
-            self.log.switch().map_err(|errno| self.refuse(errno))?;
+        if !self.log.other_is_spread() {
+            return Ok(Room::AfterSpreading);
         }
-        self.log.append(&records).map_err(|error| match error {
+        self.log.turn().map_err(|errno| self.refuse(errno))?;
+        Ok(Room::Here)
+    }
+
+    /// Commits transactions, each all of it or nothing; there must be room. What it answers for each is
+    /// durable and, unless it says otherwise of a change, visible. Their records get their directories here.
+    ///
+    /// Of changes of one path only the last is made; the others count as made before it.
+    pub(crate) fn commit(
+        &mut self,
+        transactions: Vec<Vec<Record>>,
+    ) -> Vec<Result<Published, NotCommitted>> {
+        if let Err(refused) = self.check() {
+            return transactions.iter().map(|_| Err(refused.into())).collect();
+        }
+        let located = self.locate(transactions);
+        let mut last: BTreeMap<&str, &Record> = BTreeMap::new();
+        for record in located.iter().flatten().flatten() {
+            last.insert(&record.path, record);
+        }
+        let records: Vec<Record> = last.into_values().cloned().collect();
+        if records.is_empty() {
+            return located.into_iter().map(|one| Ok(one.map(|_| Published::new())?)).collect();
+        }
+        let seq = match self.append(&records) {
+            Ok(seq) => seq,
+            Err(refused) => {
+                let refused = NotCommitted::from(refused);
+                return located
+                    .into_iter()
+                    .map(|one| one.map_or_else(|why| Err(why.into()), |_| Err(refused)))
+                    .collect();
+            }
+        };
+        // Only now: a file can reach the disk before its record, and would replace the old version.
+        let published = self.files.publish(&records.iter().collect::<Vec<_>>());
+        let mut answers = BTreeMap::new();
+        for (record, published) in records.into_iter().zip(published) {
+            self.note_published(&record, published);
+            let path = record.path.clone();
+            answers.insert(path.clone(), published);
+            self.unspread.insert(path, Unspread { record, seq });
+        }
+        let answer = |record: &Record| answers.get(&record.path).copied().unwrap_or(Ok(()));
+        let answer = |records: Vec<Record>| records.iter().map(answer).collect();
+        located.into_iter().map(|located| Ok(answer(located?))).collect()
+    }
+
+    /// Finds the directories of records, or makes them, and sees to it that they are on the disk: the log's
+    /// writes do not bring them there. What fails for one record fails for its transaction.
+    fn locate(&mut self, transactions: Vec<Vec<Record>>) -> Vec<Result<Vec<Record>, Failure>> {
+        let mut located: Vec<Result<Vec<Record>, Failure>> = Vec::new();
+        let mut new = Vec::new();
+        for mut records in transactions {
+            let locate = |record: &mut Record| {
+                let make = record.kind == Kind::Replace;
+                record.directory = self.files.locate(&record.path, make)?;
+                let id = container(&record.path);
+                if self.durable.get(id).is_none_or(|known| !known.is(&record.directory)) {
+                    new.push((located.len(), Box::<str>::from(id), record.directory));
+                }
+                Ok(())
+            };
+            let found = records.iter_mut().try_for_each(locate);
+            located.push(found.map(|()| records));
+        }
+        if new.is_empty() {
+            return located;
+        }
+        let synced = self.files.sync_directories();
+        for (index, id, directory) in new {
+            match synced {
+                Ok(()) => drop(self.durable.insert(id, directory)),
+                Err(failure) => located[index] = Err(failure),
+            }
+        }
+        located
+    }
+
+    /// Makes a change visible without the log; where a sync means nothing, that is as good. `None` if the
+    /// log holds something of its path, over which a recovery would put that.
+    pub(crate) fn publish_only(&mut self, record: &Record) -> Option<Result<(), Errno>> {
+        if self.refuses.is_some() || self.log_has(&record.path) {
+            return None;
+        }
+        self.files.publish(&[record]).pop()
+    }
+
+    /// Makes a durable change of a path beside the log; there must be room for a mark of it. `save` does it.
+    pub(crate) fn beside<T, E>(
+        &mut self,
+        path: &str,
+        save: impl FnOnce() -> Result<T, E>,
+    ) -> Beside<T, E> {
+        let done = match save() {
+            Ok(done) => done,
+            Err(error) => return Beside::Failed(error),
+        };
+        match self.forget(path) {
+            Ok(()) => Beside::Done(done),
+            Err(errno) => Beside::NotForgotten(errno),
+        }
+    }
+
+    /// A recovery must not put over it what the log holds, or what was set aside.
+    fn forget(&mut self, path: &str) -> Result<(), Errno> {
+        // What is spread is replayed all the same until the disk says that it is spread; the mark does.
+        if self.unspread.contains_key(path) || !self.log.is_noted() {
+            self.append(&[mark(path)]).map_err(Refused::errno)?;
+            self.unspread.remove(path);
+        }
+        self.hidden.remove(path);
+        if self.aside.contains(path) {
+            self.files.take_back(path)?;
+            self.aside.remove(path);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<u64, Refused> {
+        self.log.append(records).map_err(|error| match error {
             AppendError::NotWritten(errno) => Refused::Unchanged(errno),
             AppendError::Unknown(errno) => {
                 self.refuse(errno);
@@ -105,50 +329,65 @@ impl<M: Medium, F: Files> Core<M, F> {
             }
             AppendError::Refused(errno) => self.refuse(errno),
             AppendError::Unfit => Refused::Unchanged(Errno::INVAL),
-        })?;
-        // Only now: a file can reach the disk before its record, and would replace the old version.
-        let mut committed = Committed::default();
-        for record in records {
-            let path = record.path.clone();
-            match self.files.publish(&record) {
-                Ok(()) => drop(self.unpublished.remove(&path)),
-                Err(errno) => {
-                    self.unpublished.insert(path.clone(), errno);
-                    committed.not_visible.push((path.clone(), errno));
-                }
-            }
-            self.unspread.insert(path, record);
-        }
-        Ok(committed)
+        })
     }
 
-    /// Brings it about that the files have durably all that the log has, so that its room is free.
-    pub(crate) fn spread(&mut self) -> Result<(), Errno> {
+    fn note_published(&mut self, record: &Record, published: Result<(), Errno>) {
+        match published {
+            Ok(()) => drop(self.hidden.remove(&record.path)),
+            Err(errno) => {
+                let hidden = Hidden { record: record.clone(), errno, is_kept: false };
+                self.hidden.insert(record.path.clone(), hidden);
+            }
+        }
+    }
+
+    /// Begins to bring it about that the files have durably all that the log has. `None`: they have.
+    pub(crate) fn begin_spread(&mut self) -> Result<Option<Spreading>, Errno> {
         if let Some(errno) = self.refuses {
             return Err(errno);
         }
-        let spread = match self.place_and_sync() {
-            Ok(()) => Ok(()),
-            // What the kernel could not write it may count as written now: a second sync of these files
-            // says nothing. Each is made anew, from what the log holds.
-            Err(_) => {
-                let paths = self.unspread.keys().cloned();
-                self.unpublished = paths.map(|path| (path, Errno::IO)).collect();
-                self.place_and_sync()
-            }
-        };
-        match spread {
-            Ok(()) => self.unspread.clear(),
-            Err(errno) => {
-                self.refuse(errno);
-            }
+        if self.log.is_spread() {
+            return Ok(None);
         }
-        spread
+        self.place()?;
+        Ok(Some(Spreading { upto: self.log.last() }))
     }
 
-    /// Spreads, and says so in the log.
-    pub(crate) fn spread_and_note(&mut self) -> Result<(), Errno> {
-        self.spread()?;
+    /// Takes the answer of the sync that followed. If it failed, it is all done again, from what the log
+    /// holds.
+    pub(crate) fn end_spread(
+        &mut self,
+        spreading: Spreading,
+        synced: Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        if let Some(errno) = self.refuses {
+            return Err(errno);
+        }
+        let upto = match synced {
+            Ok(()) => spreading.upto,
+            Err(errno) => {
+                // What the kernel could not write it may count as written now: a second sync of these
+                // files says nothing. Each is made anew.
+                self.publish_again(errno);
+                self.place()?;
+                if let Err(errno) = self.files.sync() {
+                    self.refuse(errno);
+                    return Err(errno);
+                }
+                self.log.last()
+            }
+        };
+        self.unspread.retain(|_, unspread| unspread.seq > upto);
+        self.log.spread_to(upto);
+        Ok(())
+    }
+
+    /// Says on the disk how far the files have everything.
+    pub(crate) fn note_spread(&mut self) -> Result<(), Errno> {
+        if let Some(errno) = self.refuses {
+            return Err(errno);
+        }
         let noted = self.log.note_spread();
         if let Err(errno) = noted {
             self.refuse(errno);
@@ -156,19 +395,97 @@ impl<M: Medium, F: Files> Core<M, F> {
         noted
     }
 
-    fn place_and_sync(&mut self) -> Result<(), Errno> {
-        for path in std::mem::take(&mut self.unpublished).into_keys() {
-            let Some(record) = self.unspread.get(&path) else { continue };
-            if self.files.publish(record).is_err() {
-                // No target may keep the log from going on.
-                self.files.set_aside(record)?;
+    /// All of a spread, here and now.
+    pub(crate) fn spread(&mut self) -> Result<(), Errno> {
+        let Some(spreading) = self.begin_spread()? else { return Ok(()) };
+        let synced = self.files.sync();
+        self.end_spread(spreading, synced)
+    }
+
+    fn publish_again(&mut self, errno: Errno) {
+        for (path, Unspread { record, .. }) in &self.unspread {
+            let hidden = Hidden { record: record.clone(), errno, is_kept: false };
+            self.hidden.insert(path.clone(), hidden);
+        }
+    }
+
+    /// Publishes what could not be published, or sets it aside: no target may keep the log from going on.
+    fn place(&mut self) -> Result<(), Errno> {
+        let open = self.hidden.values().filter(|hidden| !hidden.is_kept);
+        let open: Vec<Record> = open.map(|hidden| hidden.record.clone()).collect();
+        let published = self.files.publish(&open.iter().collect::<Vec<_>>());
+        for (record, published) in open.iter().zip(published) {
+            match published {
+                Ok(()) => drop(self.hidden.remove(&record.path)),
+                Err(errno) => {
+                    self.files.set_aside(record)?;
+                    self.aside.insert(record.path.clone());
+                    self.hidden.insert(record.path.clone(), Hidden::kept(record, errno));
+                }
             }
         }
-        self.files.sync()
+        // What is older than what the log has.
+        let is_stale =
+            |path: &&String| !self.hidden.get(*path).is_some_and(|hidden| hidden.is_kept);
+        let stale: Vec<String> = self.aside.iter().filter(is_stale).cloned().collect();
+        for path in stale {
+            self.files.take_back(&path)?;
+            self.aside.remove(&path);
+        }
+        Ok(())
+    }
+
+    /// Changes that are durable and not visible.
+    pub(crate) fn hidden(&self) -> &BTreeMap<String, Hidden> {
+        &self.hidden
+    }
+
+    /// Does the log hold something that the files may not have durably?
+    pub(crate) fn is_spread(&self) -> bool {
+        self.unspread.is_empty()
+    }
+
+    fn log_has(&self, path: &str) -> bool {
+        self.unspread.contains_key(path) || self.hidden.contains_key(path) || !self.log.is_noted()
+    }
+
+    fn check(&self) -> Result<(), Refused> {
+        self.refuses.map_or(Ok(()), |errno| Err(Refused::Closed(errno)))
     }
 
     fn refuse(&mut self, errno: Errno) -> Refused {
         self.refuses = Some(errno);
         Refused::Closed(errno)
+    }
+}
+
+/// The mark that what the log has said of a path is void.
+pub(crate) fn mark(path: &str) -> Record {
+    let (kind, mode, directory) = (Kind::Forget, 0, DirectoryId::default());
+    Record { kind, directory, mode, path: path.to_owned(), data: Bytes::new() }
+}
+
+/// The id in a path.
+pub(crate) fn container(path: &str) -> &str {
+    path.split_once('/').map_or(path, |(id, _)| id)
+}
+
+/// What the log says of each path.
+fn last_of_each_path(scan: &Scan) -> BTreeMap<&str, &Record> {
+    let records = scan.live.iter().flat_map(|group| &group.records);
+    records.map(|record| (record.path.as_str(), record)).collect()
+}
+
+impl Hidden {
+    fn kept(record: &Record, errno: Errno) -> Hidden {
+        Hidden { record: record.clone(), errno, is_kept: true }
+    }
+}
+
+impl Refused {
+    pub(crate) fn errno(self) -> Errno {
+        match self {
+            Refused::Unchanged(errno) | Refused::Unknown(errno) | Refused::Closed(errno) => errno,
+        }
     }
 }

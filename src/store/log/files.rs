@@ -196,7 +196,7 @@ mod tests {
     fn record(data: &str) -> Record {
         Record {
             kind: Kind::Replace,
-            directory: DirectoryId { inode: 1, born: 2 },
+            directory: DirectoryId { inode: 1, born: 2, handle: 0 },
             mode: 0o600,
             path: "web-1/state.json".into(),
             data: Bytes::copy_from_slice(data.as_bytes()),
@@ -249,7 +249,7 @@ mod tests {
             let scanned = read(dir.as_fd()).unwrap();
             let mut log = Log::begin(Segments::open(dir.as_fd()).unwrap(), &scanned).unwrap();
             log.append(&[record("one")]).unwrap();
-            log.switch().unwrap();
+            log.turn().unwrap();
             fs::remove_file(path.path().join(missing)).unwrap();
             assert_eq!(exists(dir.as_fd()), Err(Unusable::Missing(missing)), "{other} is there");
         }

@@ -220,11 +220,24 @@ impl GroupHeader {
 
 /// The directory that a record's file belongs to, as it was when the record was written: a directory
 /// that was removed and made again under the same name is another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct DirectoryId {
     pub inode: u64,
     /// When it was made, in nanoseconds since 1970; 0 where the filesystem does not say.
     pub born: u64,
+    /// A hash of its file handle, which also tells apart what was made within one tick of the clock; 0
+    /// where the filesystem has none.
+    pub handle: u64,
+}
+
+impl DirectoryId {
+    /// Is it the same directory?
+    pub(crate) fn is(&self, other: &DirectoryId) -> bool {
+        match (self.handle, other.handle) {
+            (0, _) | (_, 0) => (self.inode, self.born) == (other.inode, other.born),
+            (mine, its) => self.inode == other.inode && mine == its,
+        }
+    }
 }
 
 /// What a record does.
@@ -269,6 +282,7 @@ impl Record {
         put(&mut header, 8, (self.data.len() as u64).to_le_bytes());
         put(&mut header, 16, self.directory.inode.to_le_bytes());
         put(&mut header, 24, self.directory.born.to_le_bytes());
+        put(&mut header, 32, self.directory.handle.to_le_bytes());
         let crc = record_crc(&header, self.path.as_bytes(), &self.data);
         put(&mut header, 40, crc.to_le_bytes());
         into.extend_from_slice(&header);
@@ -288,7 +302,7 @@ impl Record {
         };
         let path_len = usize::from(u16_at(header, 2));
         let data_len = usize::try_from(u64_at(header, 8)).ok()?;
-        if header[1] != 0 || !zeros(&header[32..40]) || !zeros(&header[44..48]) {
+        if header[1] != 0 || !zeros(&header[44..48]) {
             return None;
         }
         if path_len > PATH_MAX || data_len > bytes.len() {
@@ -306,7 +320,11 @@ impl Record {
         let path = String::from_utf8(path.to_vec()).ok()?;
         let record = Record {
             kind,
-            directory: DirectoryId { inode: u64_at(header, 16), born: u64_at(header, 24) },
+            directory: DirectoryId {
+                inode: u64_at(header, 16),
+                born: u64_at(header, 24),
+                handle: u64_at(header, 32),
+            },
             mode: u32_at(header, 4),
             path,
             data: Bytes::copy_from_slice(data),

@@ -4,7 +4,7 @@
 //! ```text
 //!   open ──▶ scan ──▶ (the store puts into the files what they lack) ──▶ begin a new epoch
 //!   append ──▶ one write, through to the disk ──▶ what was appended is durable
-//!   segment full ──▶ (the store spreads) ──▶ go on in the other one
+//!   segment full ──▶ go on in the other one, if the files have what that one holds
 //! ```
 //!
 //! The state here is the writer's. After a write that failed nothing is appended behind it, for it may
@@ -85,8 +85,11 @@ pub(crate) struct Log<M> {
     last_crc: u32,
     /// Up to here the files have everything, durably.
     spread: u64,
-    /// The other segment holds groups that are not spread: it must not be written to.
-    other_counts: bool,
+    /// Up to here the disk says so.
+    noted: u64,
+    /// The last group that counted when the other segment was left: what that one holds is needed until the
+    /// disk says that it is spread.
+    other_last: u64,
     /// A write failed, and what it has left on the disk could not be cut off.
     failed: Option<Errno>,
 }
@@ -118,29 +121,65 @@ impl<M: Medium> Log<M> {
             last: scan.seq,
             last_crc: 0,
             spread: scan.seq,
-            other_counts: false,
+            noted: 0,
+            other_last: 0,
             failed: None,
         };
         let other = 1 - log.segment;
-        log.other_counts = scan.live.iter().any(|group| usize::from(group.header.segment) == other);
-        log.close_segment()?;
-        log.turn_over();
-        log.other_counts = false;
-        log.write(Mark::Open, &[])?;
+        let in_other = |group: &&scan::Group| usize::from(group.header.segment) == other;
+        let live = scan.live.iter().filter(in_other);
+        log.other_last = live.map(|group| group.header.seq).max().unwrap_or(0);
+        log.open_other()?;
         Ok(log)
     }
 
-    /// The other segment is about to be overwritten. If groups in it are still a part of what a reader
+    /// Goes on in the other segment, which is overwritten. If groups in it are still a part of what a reader
     /// goes through, it must be on the disk before that all of them are in the files: a write that is torn
     /// would else take away a link of the chain.
-    fn close_segment(&mut self) -> Result<(), Errno> {
-        if self.other_counts && marks() && self.block < self.blocks {
+    fn open_other(&mut self) -> Result<(), Errno> {
+        if self.other_is_needed() && marks() {
             self.block = self.blocks - RESERVED;
             self.epoch += 1;
             self.write(Mark::Spread, &[])?;
-            self.spread = self.last;
         }
-        Ok(())
+        self.turn_over();
+        self.write(Mark::Open, &[])
+    }
+
+    /// Does a reader still go through what the other segment holds?
+    fn other_is_needed(&self) -> bool {
+        self.other_last > self.noted
+    }
+
+    /// Which segment it goes on in.
+    #[cfg(test)]
+    pub(crate) fn segment(&self) -> usize {
+        self.segment
+    }
+
+    /// The number of the last group.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The files have everything up to this group, durably.
+    pub(crate) fn spread_to(&mut self, seq: u64) {
+        self.spread = self.spread.max(seq);
+    }
+
+    /// Have the files everything, durably?
+    pub(crate) fn is_spread(&self) -> bool {
+        self.spread >= self.last
+    }
+
+    /// Does the disk say how far they have it?
+    pub(crate) fn is_noted(&self) -> bool {
+        self.noted >= self.spread
+    }
+
+    /// Have they what the other segment holds, so that it can be overwritten?
+    pub(crate) fn other_is_spread(&self) -> bool {
+        self.spread >= self.other_last
     }
 
     /// Blocks that one group may have.
@@ -176,11 +215,10 @@ impl<M: Medium> Log<M> {
             return AppendError::NotWritten(errno);
         }
         self.failed = Some(errno);
-        if self.other_counts {
+        if self.other_is_needed() {
             return AppendError::Unknown(errno);
         }
         self.turn_over();
-        self.other_counts = true;
         match self.write(Mark::Open, &[]) {
             Ok(()) => {
                 self.failed = None;
@@ -190,34 +228,33 @@ impl<M: Medium> Log<M> {
         }
     }
 
-    /// The files have everything up to the last group, durably: goes on in the other segment.
-    pub(crate) fn switch(&mut self) -> Result<(), Errno> {
+    /// Goes on in the other segment, whose groups the files must have.
+    pub(crate) fn turn(&mut self) -> Result<(), Errno> {
         if let Some(errno) = self.failed {
             return Err(errno);
         }
-        self.spread = self.last;
-        let opened = self.close_segment().and_then(|()| {
-            self.turn_over();
-            self.other_counts = false;
-            self.write(Mark::Open, &[])
-        });
+        let opened = self.open_other();
         self.failed = opened.err();
         opened
     }
 
-    /// The files have everything up to the last group, durably: says so, if there is room for it.
+    /// Says on the disk how far the files have everything, if there is room for it.
     pub(crate) fn note_spread(&mut self) -> Result<(), Errno> {
         if let Some(errno) = self.failed {
             return Err(errno);
         }
-        self.spread = self.last;
-        if self.block >= self.blocks {
+        // The last block is for what lets the other segment be overwritten.
+        let has_room = self.block + RESERVED < self.blocks
+            || self.block < self.blocks && self.other_is_spread();
+        if self.noted >= self.spread || !has_room {
             return Ok(());
         }
+        let everything = self.is_spread();
         match self.write(Mark::Spread, &[]) {
             Ok(()) => {
-                self.spread = self.last;
-                self.other_counts = false;
+                if everything {
+                    (self.spread, self.noted) = (self.last, self.last);
+                }
                 Ok(())
             }
             Err(errno) => match self.cut_off(errno) {
@@ -237,6 +274,7 @@ impl<M: Medium> Log<M> {
         self.segment = 1 - self.segment;
         self.block = 1;
         self.epoch += 1;
+        self.other_last = self.last;
     }
 
     /// Writes a group where the next one goes, through to the disk.
@@ -263,6 +301,7 @@ impl<M: Medium> Log<M> {
         self.medium.write(self.segment, self.block, &bytes)?;
         self.block += (bytes.len() / BLOCK) as u32;
         (self.last, self.last_crc) = (self.seq, crc);
+        self.noted = self.spread;
         Ok(())
     }
 }

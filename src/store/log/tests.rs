@@ -56,11 +56,16 @@ impl Medium for &mut Disk {
 fn record(id: &str, data: &[u8]) -> Record {
     Record {
         kind: Kind::Replace,
-        directory: DirectoryId { inode: 12, born: 34 },
+        directory: DirectoryId { inode: 12, born: 34, handle: 56 },
         mode: 0o600,
         path: format!("{id}/state.json"),
         data: Bytes::copy_from_slice(data),
     }
+}
+
+fn spread_and_turn(log: &mut Log<&mut Disk>) {
+    log.spread_to(log.last());
+    log.turn().unwrap();
 }
 
 /// The data of all records that count.
@@ -99,6 +104,7 @@ fn what_is_spread_is_not_found_again() {
     let scanned = disk.scan().unwrap();
     let mut log = Log::begin(&mut disk, &scanned).unwrap();
     log.append(&[record("c", b"newer")]).unwrap();
+    log.spread_to(log.last());
     log.note_spread().unwrap();
     assert_eq!(data(&disk.scan().unwrap()), [] as [&[u8]; 0]);
 }
@@ -121,7 +127,7 @@ fn a_failed_write_is_cut_off() {
     assert_eq!(failed, Err(AppendError::Unknown(Errno::IO)));
     let refused = log.append(&[record("a", b"more")]);
     assert_eq!(refused, Err(AppendError::Refused(Errno::IO)));
-    assert_eq!(log.switch(), Err(Errno::IO));
+    assert_eq!(log.turn(), Err(Errno::IO));
     // What has failed has used its number up.
     let mut numbers = disk.numbers();
     numbers.sort();
@@ -182,8 +188,8 @@ fn an_old_group_does_not_complete_a_torn_one() {
     let mut log = Log::begin(&mut disk, &scanned).unwrap();
     log.append(&pair(1)).unwrap();
     let old = log.medium.clone();
-    log.switch().unwrap();
-    log.switch().unwrap();
+    spread_and_turn(&mut log);
+    spread_and_turn(&mut log);
     log.append(&pair(2)).unwrap();
     let second = 3 * BLOCK..4 * BLOCK;
     assert_eq!(data(&disk.scan().unwrap())[1], Bytes::from(vec![2; 9]));
@@ -203,9 +209,10 @@ fn a_full_segment_takes_a_mark_but_no_group() {
         groups += 1;
     }
     assert_eq!(groups, log.group_max());
+    log.spread_to(log.last());
     log.note_spread().unwrap();
     log.note_spread().unwrap();
-    log.switch().unwrap();
+    spread_and_turn(&mut log);
     let largest = [record("a", &vec![b'x'; log.group_max() * BLOCK - 200])];
     assert!(log.has_room(&largest));
     log.append(&largest).unwrap();
@@ -383,10 +390,10 @@ fn a_path_is_an_id_and_a_name() {
 fn any_record() -> impl Strategy<Value = Record> {
     let kind = prop_oneof![Just(Kind::Replace), Just(Kind::Remove), Just(Kind::Forget)];
     let data = proptest::collection::vec(any::<u8>(), 0..3000);
-    (kind, any::<(u64, u64)>(), 0..0o1000_u32, "[a-z]{1,9}/[a-z.]{3,20}", data).prop_map(
-        |(kind, (inode, born), mode, path, data)| {
+    (kind, any::<(u64, u64, u64)>(), 0..0o1000_u32, "[a-z]{1,9}/[a-z.]{3,20}", data).prop_map(
+        |(kind, (inode, born, handle), mode, path, data)| {
             let data = if kind == Kind::Replace { Bytes::from(data) } else { Bytes::new() };
-            Record { kind, directory: DirectoryId { inode, born }, mode, path, data }
+            Record { kind, directory: DirectoryId { inode, born, handle }, mode, path, data }
         },
     )
 }

@@ -1,36 +1,95 @@
-//! The files, as a filesystem keeps them: a version that was not synced may be there after a power cut, or
-//! not, or in part; a sync that failed says nothing, and neither does a later one of the same pages.
+//! The files and their directories, as a filesystem keeps them: what was not synced may be there after a
+//! power cut, or not, or in part; a sync that failed says nothing, and neither does a later one of the
+//! same pages.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use rustix::io::Errno;
 
-use super::super::Files;
+use super::super::{Failure, Files, container};
 use super::{REMOVED, Version, Without};
-use crate::store::log::format::{Kind, Record};
+use crate::plan::Step;
+use crate::store::log::format::{DirectoryId, Kind, Record};
 
-/// What a file holds: a version, or nothing that was ever saved.
+/// The number of a directory.
+type Inode = u64;
+
+/// What a file holds: a version that was saved to a directory, or nothing that was ever saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
-    Version(Version),
+    Version(Version, Inode),
     Garbage,
 }
 
-/// A file; `None` is that it is not there.
+/// Something that is cached, and what a power cut may leave of it.
 #[derive(Debug, Clone)]
-pub(super) struct File {
-    cached: Option<Content>,
-    /// What a power cut may leave.
-    perhaps: Vec<Option<Content>>,
+struct Kept<T> {
+    cached: T,
+    perhaps: Vec<T>,
+    /// How many came before these and are no longer possible.
+    gone: usize,
     /// A sync of these pages has failed: they are never written again.
     failed: bool,
 }
 
-/// The files, as a filesystem keeps them. Those that were set aside have a name of their own.
+impl<T: Copy> Kept<T> {
+    fn new(durable: T) -> Kept<T> {
+        Kept { cached: durable, perhaps: vec![durable], gone: 0, failed: false }
+    }
+
+    fn set(&mut self, value: T) {
+        self.cached = value;
+        self.perhaps.push(value);
+    }
+
+    /// It is on the disk.
+    fn set_durably(&mut self, value: T) {
+        self.gone += self.perhaps.len();
+        (self.cached, self.perhaps, self.failed) = (value, vec![value], false);
+    }
+
+    fn cut_power(&mut self, rng: &mut Rng) {
+        self.set_durably(self.perhaps[rng.usize(0..self.perhaps.len())]);
+    }
+
+    /// What was there when a sync began, and all that came after it.
+    fn keep_from(&mut self, mark: &Mark<T>) {
+        let older = mark.seen.saturating_sub(self.gone);
+        if older > 0 && !self.failed {
+            self.perhaps.drain(..older);
+            self.perhaps.insert(0, mark.cached);
+            self.gone = mark.seen - 1;
+        }
+    }
+
+    fn mark(&self) -> Mark<T> {
+        Mark { cached: self.cached, seen: self.gone + self.perhaps.len() }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Mark<T> {
+    cached: T,
+    /// Values that there were until then.
+    seen: usize,
+}
+
+/// A sync that has begun.
+#[derive(Debug, Clone)]
+pub(super) struct Syncing {
+    directories: BTreeMap<String, Mark<Option<Inode>>>,
+    files: BTreeMap<Inode, Mark<Option<Content>>>,
+}
+
+/// The files, as a filesystem keeps them: one in each directory.
 #[derive(Debug, Clone)]
 pub(super) struct World {
-    pub(super) files: BTreeMap<String, File>,
+    directories: BTreeMap<String, Kept<Option<Inode>>>,
+    files: BTreeMap<Inode, Kept<Option<Content>>>,
+    /// What was set aside, durably, by its path.
+    aside: BTreeMap<String, Record>,
+    next: Inode,
     pub(super) rng: Rng,
     /// A path that nobody can write to.
     pub(super) immutable: Option<String>,
@@ -40,39 +99,125 @@ pub(super) struct World {
 }
 
 impl World {
-    fn set(&mut self, path: &str, content: Option<Content>) {
-        let absent = File { cached: None, perhaps: vec![None], failed: false };
-        let file = self.files.entry(path.to_owned()).or_insert(absent);
-        if self.without == Without::FreshFilesAfterFailure && file.cached == content {
+    pub(super) fn new(rng: Rng, without: Without) -> World {
+        World {
+            directories: BTreeMap::new(),
+            files: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            next: 1,
+            rng,
+            immutable: None,
+            is_kind: false,
+            without,
+        }
+    }
+
+    fn directory(&mut self, path: &str) -> &mut Kept<Option<Inode>> {
+        self.directories.entry(container(path).to_owned()).or_insert_with(|| Kept::new(None))
+    }
+
+    fn file(&mut self, inode: Inode) -> &mut Kept<Option<Content>> {
+        self.files.entry(inode).or_insert_with(|| Kept::new(None))
+    }
+
+    fn make_directory(&mut self, path: &str) -> Inode {
+        self.next += 1;
+        let inode = self.next;
+        self.directory(path).set(Some(inode));
+        inode
+    }
+
+    fn set(&mut self, inode: Inode, content: Option<Content>) {
+        let is_kept = self.without == Without::FreshFilesAfterFailure;
+        let file = self.file(inode);
+        if is_kept && file.cached == content {
             return;
         }
-        file.cached = content;
-        file.perhaps.extend([content, Some(Content::Garbage)]);
+        file.perhaps.push(Some(Content::Garbage));
+        file.set(content);
         file.failed = false;
     }
 
-    fn set_durably(&mut self, path: &str, content: Option<Content>) {
-        let file = File { cached: content, perhaps: vec![content], failed: false };
-        self.files.insert(path.to_owned(), file);
+    /// Somebody else removes a container's directory, and may make it again.
+    pub(super) fn remake(&mut self, path: &str) {
+        self.directory(path).set(None);
+        if self.rng.bool() {
+            self.make_directory(path);
+        }
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<Version> {
-        match self.files.get(path).and_then(|file| file.cached)? {
-            Content::Version(version) => Some(version),
-            Content::Garbage => Some(Version::MAX),
+    /// Somebody else syncs it.
+    pub(super) fn sync_directory(&mut self, path: &str) {
+        let directory = self.directory(path);
+        directory.set_durably(directory.cached);
+    }
+
+    /// A file is replaced durably beside the log, its directory with it.
+    pub(super) fn save_durably(&mut self, path: &str, version: Version) {
+        let inode = match self.directory(path).cached {
+            Some(inode) => inode,
+            None => self.make_directory(path),
+        };
+        self.directory(path).set_durably(Some(inode));
+        self.file(inode).set_durably(Some(Content::Version(version, inode)));
+    }
+
+    /// What the store has of a path: what was set aside is newer than the file. `None`: something that it
+    /// should not have.
+    pub(super) fn found(&self, path: &str) -> Option<Version> {
+        let directory = self.directories.get(container(path)).and_then(|kept| kept.cached);
+        let Some(inode) = directory else { return Some(REMOVED) };
+        if let Some(record) = self.aside.get(path).filter(|record| record.directory.inode == inode)
+        {
+            return Some(version_of(record));
+        }
+        match self.files.get(&inode).and_then(|file| file.cached) {
+            None => Some(REMOVED),
+            Some(Content::Version(version, saved_to)) if saved_to == inode => Some(version),
+            Some(_) => None,
         }
     }
 
     pub(super) fn cut_power(&mut self) {
+        for directory in self.directories.values_mut() {
+            directory.cut_power(&mut self.rng);
+        }
         for file in self.files.values_mut() {
-            file.cached = file.perhaps[self.rng.usize(0..file.perhaps.len())];
-            *file = File { cached: file.cached, perhaps: vec![file.cached], failed: false };
+            file.cut_power(&mut self.rng);
         }
     }
-}
 
-pub(super) fn aside(path: &str) -> String {
-    format!("aside/{path}")
+    pub(super) fn begin_sync(&self) -> Syncing {
+        Syncing {
+            directories: self
+                .directories
+                .iter()
+                .map(|(id, kept)| (id.clone(), kept.mark()))
+                .collect(),
+            files: self.files.iter().map(|(inode, kept)| (*inode, kept.mark())).collect(),
+        }
+    }
+
+    pub(super) fn end_sync(&mut self, syncing: &Syncing) -> Result<(), Errno> {
+        let fails = !self.is_kind && self.rng.u8(0..10) == 0;
+        for (inode, mark) in &syncing.files {
+            let Some(file) = self.files.get_mut(inode) else { continue };
+            match fails {
+                true if file.perhaps.len() > 1 => file.failed = true,
+                true => {}
+                false => file.keep_from(mark),
+            }
+        }
+        if fails {
+            return Err(Errno::IO);
+        }
+        for (id, mark) in &syncing.directories {
+            if let Some(directory) = self.directories.get_mut(id) {
+                directory.keep_from(mark);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn version_of(record: &Record) -> Version {
@@ -83,38 +228,77 @@ fn version_of(record: &Record) -> Version {
 }
 
 impl Files for &mut World {
-    fn publish(&mut self, record: &Record) -> Result<(), Errno> {
-        if self.immutable.as_ref() == Some(&record.path) {
-            return Err(Errno::PERM);
+    fn locate(&mut self, path: &str, make: bool) -> Result<DirectoryId, Failure> {
+        let inode = match self.directory(path).cached {
+            Some(inode) => inode,
+            None if make => self.make_directory(path),
+            None => return Err((Step::OpenDirectory, Errno::NOENT)),
+        };
+        Ok(DirectoryId { inode, born: 0, handle: inode })
+    }
+
+    fn sync_directories(&mut self) -> Result<(), Failure> {
+        if self.without == Without::DurableDirectories {
+            return Ok(());
         }
-        let content = Some(Content::Version(version_of(record)));
-        self.set(&record.path, content.filter(|_| record.kind == Kind::Replace));
-        if self.files.contains_key(&aside(&record.path)) {
-            self.set(&aside(&record.path), None);
+        if !self.is_kind && self.rng.u8(0..20) == 0 {
+            return Err((Step::SyncDirectory, Errno::IO));
         }
+        self.directories.values_mut().for_each(|kept| kept.set_durably(kept.cached));
         Ok(())
+    }
+
+    fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        let publish = |record: &&Record| {
+            let inode = self.directory(&record.path).cached;
+            let is_same = inode == Some(record.directory.inode);
+            let Some(inode) =
+                inode.filter(|_| is_same || self.without == Without::DirectoryIdentity)
+            else {
+                return if record.kind == Kind::Remove { Ok(()) } else { Err(Errno::STALE) };
+            };
+            if self.immutable.as_ref() == Some(&record.path) {
+                return Err(Errno::PERM);
+            }
+            match record.kind {
+                Kind::Replace => {
+                    let content = Content::Version(version_of(record), record.directory.inode);
+                    self.set(inode, Some(content));
+                }
+                Kind::Remove => {
+                    self.set(inode, None);
+                    self.directory(&record.path).set(None);
+                }
+                Kind::Forget => panic!("a mark is no change"),
+            }
+            Ok(())
+        };
+        records.iter().map(publish).collect()
     }
 
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
         if self.without != Without::SettingAside {
-            let content = Some(Content::Version(version_of(record)));
-            self.set_durably(&aside(&record.path), content);
+            self.aside.insert(record.path.clone(), (*record).clone());
+        }
+        Ok(())
+    }
+
+    fn aside(&mut self) -> Result<Vec<Record>, Errno> {
+        Ok(self.aside.values().cloned().collect())
+    }
+
+    fn take_back(&mut self, path: &str) -> Result<(), Errno> {
+        if self.without != Without::TakingBack {
+            self.aside.remove(path);
         }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Errno> {
-        let fails = !self.is_kind && self.rng.u8(0..10) == 0;
         if self.without == Without::DurableReplay && self.is_kind {
             return Ok(());
         }
-        for file in self.files.values_mut() {
-            if fails && file.perhaps.len() > 1 {
-                file.failed = true;
-            } else if !file.failed {
-                file.perhaps = vec![file.cached];
-            }
-        }
-        if fails { Err(Errno::IO) } else { Ok(()) }
+        let syncing = self.begin_sync();
+        self.end_sync(&syncing)
     }
 }
