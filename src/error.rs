@@ -56,23 +56,15 @@ impl Error {
 
     /// The same error, for a save that the one that failed stood for.
     pub(crate) fn again(&self, target: PathBuf, coalesced_into: u64) -> Error {
-        let Inner { step, cause, outcome, .. } = &*self.0;
-        let cause = match cause {
-            Cause::MountPoint => Cause::MountPoint,
-            Cause::SpecialFile(kind) => Cause::SpecialFile(*kind),
-            Cause::InvalidRequest(why) => Cause::InvalidRequest(why),
-            Cause::Io(error) => match error.raw_os_error() {
-                Some(errno) => io::Error::from_raw_os_error(errno).into(),
-                None => io::Error::from(error.kind()).into(),
-            },
-            // What comes before a save is accepted ends no other.
-            #[cfg(feature = "json")]
-            Cause::Serialize(_) => Cause::EngineLost,
-            Cause::Closed | Cause::Forked | Cause::EngineLost => Cause::EngineLost,
-        };
-        let (step, outcome) = (*step, *outcome);
+        let (step, cause, outcome) = (self.0.step, self.0.cause.again(), self.0.outcome);
         let coalesced_into = Some(coalesced_into);
         Error(Box::new(Inner { target, step, cause, outcome, coalesced_into }))
+    }
+
+    /// The same error, of the target by another name.
+    pub(crate) fn of(mut self, target: PathBuf) -> Error {
+        self.0.target = target;
+        self
     }
 
     /// The target, as it was given; below its root for a target that was named so.
@@ -144,12 +136,32 @@ pub enum Cause {
     #[cfg(feature = "json")]
     #[error("cannot serialise: {0}")]
     Serialize(serde_json::Error),
-    /// The writer was closed.
-    #[error("the writer is closed")]
+    /// What was read is no JSON, or not of the type that was asked for; with line and column.
+    #[cfg(feature = "json")]
+    #[error("cannot be read: {0}")]
+    Parse(serde_json::Error),
+    /// A transaction of a store does not fit into its log, and never will.
+    #[error("the transaction takes {bytes} bytes of the log, which takes {max} at once")]
+    TransactionTooLarge {
+        /// Bytes that it takes in the log.
+        bytes: u64,
+        /// Bytes that one transaction may take.
+        max: u64,
+    },
+    /// The store has no log (its recovery report says why), without which several changes cannot be one
+    /// transaction.
+    #[error("there is no log here, without which several changes cannot be one transaction")]
+    NoLog,
+    /// A store takes nothing any more: what was written for an earlier change may or may not be on the disk,
+    /// or a sync failed twice. Open it again.
+    #[error("the store takes nothing any more, since: {0}")]
+    Refused(io::Error),
+    /// The writer, or the store, was closed.
+    #[error("it is closed")]
     Closed,
-    /// This process is a fork of the one that made the writer. Its threads are not here; make a
-    /// new writer, or use the plain functions.
-    #[error("the writer belongs to the process that this one was forked from")]
+    /// This process is a fork of the one that made the writer or opened the store. Its threads are not here;
+    /// make a new writer, or use the plain functions.
+    #[error("it belongs to the process that this one was forked from")]
     Forked,
     /// The engine was lost (its ring died, or its thread), and the answer with it.
     #[error("the engine was lost before it answered")]
@@ -157,6 +169,29 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The same cause, for another whom it ends.
+    pub(crate) fn again(&self) -> Cause {
+        let io = |error: &io::Error| match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::from(error.kind()),
+        };
+        match self {
+            Cause::Io(error) => Cause::Io(io(error)),
+            Cause::Refused(error) => Cause::Refused(io(error)),
+            Cause::MountPoint => Cause::MountPoint,
+            Cause::SpecialFile(kind) => Cause::SpecialFile(*kind),
+            Cause::InvalidRequest(why) => Cause::InvalidRequest(why),
+            &Cause::TransactionTooLarge { bytes, max } => Cause::TransactionTooLarge { bytes, max },
+            Cause::NoLog => Cause::NoLog,
+            Cause::Closed => Cause::Closed,
+            Cause::Forked => Cause::Forked,
+            // These two end one only.
+            #[cfg(feature = "json")]
+            Cause::Serialize(_) | Cause::Parse(_) => Cause::EngineLost,
+            Cause::EngineLost => Cause::EngineLost,
+        }
+    }
+
     /// The kind that an [`io::Error`] of this cause has.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
@@ -164,7 +199,10 @@ impl Cause {
             Cause::MountPoint => io::ErrorKind::ResourceBusy,
             Cause::SpecialFile(_) | Cause::InvalidRequest(_) => io::ErrorKind::InvalidInput,
             #[cfg(feature = "json")]
-            Cause::Serialize(_) => io::ErrorKind::InvalidData,
+            Cause::Serialize(_) | Cause::Parse(_) => io::ErrorKind::InvalidData,
+            Cause::TransactionTooLarge { .. } => io::ErrorKind::FileTooLarge,
+            Cause::NoLog => io::ErrorKind::Unsupported,
+            Cause::Refused(error) => error.kind(),
             Cause::Closed | Cause::Forked | Cause::EngineLost => io::ErrorKind::Other,
         }
     }
@@ -172,7 +210,7 @@ impl Cause {
     /// The kernel's error number, or the one that stands for this cause.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Cause::Io(error) => error.raw_os_error(),
+            Cause::Io(error) | Cause::Refused(error) => error.raw_os_error(),
             Cause::MountPoint => Some(libc::EBUSY),
             Cause::SpecialFile(_) | Cause::InvalidRequest(_) => Some(libc::EINVAL),
             _ => None,

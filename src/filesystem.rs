@@ -1,6 +1,7 @@
 //! What a filesystem is, and what a sync means on it.
 
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
@@ -87,6 +88,22 @@ pub(crate) fn syncfs_spares(dir: BorrowedFd<'_>) -> Option<u64> {
     }
 }
 
+/// Since Linux 5.8 `syncfs` tells of writes that failed (syncfs(2)), and since 5.17 of a flush that
+/// failed (the kernel's history: "sync_filesystem" returns what the filesystem says).
+pub(crate) fn syncfs_reports_errors() -> bool {
+    static TELLS: OnceLock<bool> = OnceLock::new();
+    *TELLS.get_or_init(|| {
+        let uname = rustix::system::uname();
+        version(uname.release().to_str().unwrap_or("")) >= Some((5, 17))
+    })
+}
+
+/// Major and minor number of a kernel's release, such as `6.1.0-13-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// Does the ext4 have a journal? Where `/sys` does not tell, it may not (ext4(5), sysfs-fs-ext4).
 fn has_journal(dir: BorrowedFd<'_>) -> bool {
     let device = inode::of(dir).map_or(0, |look| look.device);
@@ -133,4 +150,18 @@ pub(crate) fn name(dir: BorrowedFd<'_>) -> Result<&'static str, Errno> {
 /// machine, another host's live writer looks dead.
 pub(crate) fn is_local(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(LOCAL.contains(&name(dir)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(version("5.10.0-26-amd64") >= Some((5, 8)));
+        assert!(version("6.18.44") >= Some((5, 8)));
+        assert!(version("5.7.19") < Some((5, 8)));
+        assert!(version("4.19.0") < Some((5, 8)));
+        assert_eq!(version("unknown"), None);
+    }
 }

@@ -95,7 +95,8 @@ impl Job {
         Job::in_place(Place::open_in(dir, name)?, options)
     }
 
-    fn in_place(place: Place, options: &Options) -> Result<Job> {
+    /// The same for a place that is open.
+    pub(crate) fn in_place(place: Place, options: &Options) -> Result<Job> {
         let settled = match Settled::of(&place, options) {
             Ok(settled) => settled,
             Err((step, cause)) => {

@@ -64,9 +64,9 @@ mod plan;
 mod probe;
 mod receipt;
 mod recover;
+mod reply;
 mod request;
 mod root;
-#[cfg(test)]
 mod store;
 mod sys;
 mod temp;
@@ -84,6 +84,12 @@ pub use receipt::{Carrier, Durability, Receipt};
 pub use recover::{Leftover, OwnerState, leftovers, recover};
 pub use request::{Level, Options, Request, Target};
 pub use root::Root;
+#[cfg(feature = "json")]
+pub use store::Unreadable;
+pub use store::{
+    Commit, Committed, Freshness, LogChange, LogEntry, LogKind, LogReport, LogUse, NotVisible,
+    OpenError, Recovery, Route, StateReader, StateStore, StoreOptions, Transaction, inspect_log,
+};
 pub use writer::{Save, SaveAll, Writer, WriterBuilder};
 
 /// The README's code compiles.

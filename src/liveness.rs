@@ -28,6 +28,12 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     climb(dir).unwrap_or(answer)
 }
 
+/// The error of a filesystem that is dead.
+pub(crate) fn check(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    let answer = probe(dir);
+    if Liveness::of(answer) == Liveness::Dead { answer } else { Ok(()) }
+}
+
 fn ask(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::fs::openat(dir, c".", FLAGS | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,7 @@ impl fmt::Display for OwnerState {
 /// At [`Step::OpenDirectory`], if the directory cannot be opened or read.
 pub fn leftovers(directory: impl AsRef<Path>) -> Result<Vec<Leftover>> {
     let path = directory.as_ref();
-    scan(path, false).map_err(|errno| failed(path, errno))
+    scan(path, Removal::Nothing).map_err(|errno| failed(path, errno))
 }
 
 /// Removes the temporary files of provably dead writers from a directory, not from below it, and
@@ -106,47 +106,29 @@ pub fn leftovers(directory: impl AsRef<Path>) -> Result<Vec<Leftover>> {
 /// removed is no error; it is reported as not removed.
 pub fn recover(directory: impl AsRef<Path>) -> Result<Vec<Leftover>> {
     let path = directory.as_ref();
-    scan(path, true).map_err(|errno| failed(path, errno))
+    scan(path, Removal::OfTheDead).map_err(|errno| failed(path, errno))
 }
 
 fn failed(path: &Path, errno: Errno) -> Error {
     Error::new(path, Step::OpenDirectory, Outcome::Unchanged, errno)
 }
 
-fn scan(path: &Path, remove: bool) -> Result<Vec<Leftover>, Errno> {
+fn scan(path: &Path, removal: Removal) -> Result<Vec<Leftover>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    let observer = Observer::here(&dir)?;
-    let mut found = Vec::new();
-    for entry in Dir::read_from(&dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(parsed) = Name::parse(name.to_bytes()) else { continue };
-        // A writer makes files, and links to what stood at a target: files or symbolic links.
-        let kind = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map(|stat| FileType::from_raw_mode(stat.st_mode));
-        match kind {
-            Ok(FileType::RegularFile | FileType::Symlink) => {}
-            // Gone meanwhile, or nothing of a writer's.
-            Ok(_) | Err(Errno::NOENT) => continue,
-            // It cannot be looked at, so it cannot be removed either; it is told all the same.
-            Err(_) => {}
-        }
-        let owner = observer.judge(&parsed.owner);
-        let removed =
-            remove && owner.is_dead() && rustix::fs::unlinkat(&dir, name, AtFlags::empty()).is_ok();
-        let path = path.join(OsString::from_vec(name.to_bytes().to_vec()));
-        found.push(Leftover { path, owner, removed });
-    }
-    found.sort_by(|one, other| one.path.cmp(&other.path));
-    // A listing begins anew, on tmpfs, when what is behind its place is removed meanwhile.
-    found.dedup_by(|one, other| one.path == other.path);
-    Ok(found)
+    Observer::here(dir.as_fd())?.scan(&dir, path, removal)
+}
+
+/// What is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Nothing,
+    OfTheDead,
 }
 
 /// Who looks at a leftover, and from where.
 #[derive(Debug)]
-struct Observer {
+pub(crate) struct Observer {
     here: Owner,
     /// `/proc` shows this process's pid namespace.
     proc_is_ours: bool,
@@ -155,13 +137,48 @@ struct Observer {
 }
 
 impl Observer {
-    fn here(dir: &OwnedFd) -> Result<Observer, Errno> {
-        use std::os::fd::AsFd;
+    /// This process, on the filesystem of a directory.
+    pub(crate) fn here(dir: BorrowedFd<'_>) -> Result<Observer, Errno> {
         Ok(Observer {
             here: Owner::this_process(),
             proc_is_ours: temp::proc_is_ours(),
-            filesystem_is_local: filesystem::is_local(dir.as_fd())?,
+            filesystem_is_local: filesystem::is_local(dir)?,
         })
+    }
+
+    /// The temporary files in an open directory, whose path this is.
+    pub(crate) fn scan(
+        &self,
+        dir: &OwnedFd,
+        path: &Path,
+        removal: Removal,
+    ) -> Result<Vec<Leftover>, Errno> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(parsed) = Name::parse(name.to_bytes()) else { continue };
+            // A writer makes files, and links to what stood at a target: files or symbolic links.
+            let kind = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map(|stat| FileType::from_raw_mode(stat.st_mode));
+            match kind {
+                Ok(FileType::RegularFile | FileType::Symlink) => {}
+                // Gone meanwhile, or nothing of a writer's.
+                Ok(_) | Err(Errno::NOENT) => continue,
+                // It cannot be looked at, so it cannot be removed either; it is told all the same.
+                Err(_) => {}
+            }
+            let owner = self.judge(&parsed.owner);
+            let removed = removal == Removal::OfTheDead
+                && owner.is_dead()
+                && rustix::fs::unlinkat(dir, name, AtFlags::empty()).is_ok();
+            let path = path.join(OsString::from_vec(name.to_bytes().to_vec()));
+            found.push(Leftover { path, owner, removed });
+        }
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        // A listing begins anew, on tmpfs, when what is behind its place is removed meanwhile.
+        found.dedup_by(|one, other| one.path == other.path);
+        Ok(found)
     }
 
     fn judge(&self, owner: &Owner) -> OwnerState {

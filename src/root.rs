@@ -10,8 +10,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::liveness;
-use crate::plan::{Liveness, Outcome, Step};
+use crate::plan::{Outcome, Step};
+use crate::{inode, liveness};
 
 /// An open directory; a [`Target::beneath`](crate::Target::beneath) it cannot lead out of it.
 ///
@@ -95,7 +95,7 @@ impl Root {
         made.into_iter().map(answer).collect()
     }
 
-    fn make_directory(&self, name: &OsStr, mode: u32) -> Result<(), Errno> {
+    pub(crate) fn make_directory(&self, name: &OsStr, mode: u32) -> Result<(), Errno> {
         let is_component = Path::new(name).components().eq([Component::Normal(name)]);
         if !is_component {
             return Err(Errno::INVAL);
@@ -118,13 +118,10 @@ impl Root {
         }
     }
 
-    fn sync(&self) -> Result<(), (Step, Errno)> {
+    /// Syncs the root, and proves that its filesystem is alive.
+    pub(crate) fn sync(&self) -> Result<(), (Step, Errno)> {
         rustix::fs::fsync(&self.directory).map_err(|errno| (Step::SyncDirectory, errno))?;
-        let answer = liveness::probe(self.directory.as_fd());
-        match (Liveness::of(answer), answer) {
-            (Liveness::Dead, Err(errno)) => Err((Step::Verify, errno)),
-            _ => Ok(()),
-        }
+        liveness::check(self.directory.as_fd()).map_err(|errno| (Step::Verify, errno))
     }
 
     /// The path that the root was opened by.
@@ -132,16 +129,42 @@ impl Root {
         &self.path
     }
 
+    /// The root's own directory.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
     /// Opens a directory below the root without following any link.
     pub(crate) fn open_beneath(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.open_beneath_by(path, flags, ResolveFlags::empty())
+    }
+
+    /// The same on this mount only: `EXDEV` elsewhere.
+    pub(crate) fn open_on_this_mount(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.open_beneath_by(path, flags, ResolveFlags::NO_XDEV)
+    }
+
+    fn open_beneath_by(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        further: ResolveFlags,
+    ) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve) {
-            // Before Linux 5.6, or denied by a filter that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => self.walk(path, flags),
-            // A rename elsewhere in the tree raced with a `..`: the kernel asks for another try.
-            Err(Errno::AGAIN) => self.walk(path, flags),
+        match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve | further) {
+            // Before Linux 5.6, or denied by a filter that does not know the call. Or a rename elsewhere in
+            // the tree raced with a `..`, and the kernel asks for another try.
+            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {
+                let opened = self.walk(path, flags)?;
+                let may_leave = !further.contains(ResolveFlags::NO_XDEV);
+                if may_leave || mount_of(&opened)? == mount_of(&self.directory)? {
+                    Ok(opened)
+                } else {
+                    Err(Errno::XDEV)
+                }
+            }
             opened => opened,
         }
     }
@@ -176,6 +199,14 @@ impl Root {
         rustix::fs::statat(self.base(at), name, flags)
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
     }
+}
+
+/// Which filesystem, and by which mount, where the kernel tells (statx(2), since Linux 5.8).
+fn mount_of(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
+    let device = inode::of(dir)?.device;
+    let (flags, wanted) = (rustix::fs::AtFlags::EMPTY_PATH, rustix::fs::StatxFlags::MNT_ID);
+    let mount = rustix::fs::statx(dir, c"", flags, wanted).map_or(0, |stat| stat.stx_mnt_id);
+    Ok((device, mount))
 }
 
 /// Opens the directory that holds another; for a bare name, the working directory.

@@ -17,9 +17,10 @@
 //! kernel reads is freed only after the last completion of its chain.
 
 pub(crate) mod calls;
+pub(crate) mod crew;
 mod group;
 pub(crate) mod order;
-mod pool;
+pub(crate) mod pool;
 mod route;
 mod status;
 pub(crate) mod task;
@@ -109,6 +110,11 @@ impl Running {
     /// Is this save best carried out by whoever asks for it?
     pub(crate) fn leaves_to_caller(&self, job: &Job, payload_len: usize) -> bool {
         self.order.route().leaves_to_caller(job, payload_len)
+    }
+
+    /// Its threads.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        self.order.route().pool()
     }
 
     pub(crate) fn status(&self) -> EngineStatus {

@@ -92,7 +92,7 @@ pub(crate) fn next_chain(
             Step::Verify => all.push(Op::Verify),
             // Needs calls that the ring lacks; such a save never comes here.
             Step::SetAttributes => break,
-            Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => {}
+            Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check | Step::Log => {}
         }
     }
     if slot_is_full || all.iter().any(|op| matches!(op, Op::Open | Op::Verify)) {

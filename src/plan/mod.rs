@@ -57,7 +57,9 @@ impl Shape {
             Step::LinkPrevious | Step::RenamePrevious => self.keep_previous,
             // The rename must not reach the disk before the old version's second name does.
             Step::SyncPrevious => self.keep_previous && self.durable,
-            Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check => false,
+            Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check | Step::Log => {
+                false
+            }
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum Step {
     SyncDirectory,
     /// Prove that the filesystem is alive, for a sync that returned 0 is no proof of it.
     Verify,
+    /// A [`StateStore`](crate::StateStore) only: append to the log, durably.
+    Log,
 }
 
 impl Step {
@@ -62,6 +64,7 @@ impl Step {
             Step::Rename => "rename",
             Step::SyncDirectory => "sync-directory",
             Step::Verify => "verify",
+            Step::Log => "log",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::log::format::{DirectoryId, Kind, Record, blocks_for};
+use super::log::format::{DirectoryId, Kind, Record};
 use super::log::scan::Scan;
 use super::log::{AppendError, Log, Medium};
 use crate::plan::Step;
@@ -130,72 +130,58 @@ pub(crate) enum Room {
     },
 }
 
-/// What a change beside the log came to.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Beside<T, E> {
-    Done(T),
-    /// It failed by itself.
-    Failed(E),
-    /// It was done, and a recovery may undo it.
-    NotForgotten(Errno),
-}
-
 impl<M: Medium, F: Files> Core<M, F> {
     /// Puts into the files what the log has and they may lack, and goes on in the log behind it. Cut off
-    /// anywhere, it is done again the next time.
+    /// anywhere, it is done again the next time. (The store does the same in two steps.)
+    #[cfg(test)]
     pub(crate) fn recover(scan: &Scan, medium: M, mut files: F) -> Result<Core<M, F>, Errno> {
-        let last = last_of_each_path(scan);
-        // What was set aside is tried again, unless the log has something newer.
-        let aside = files.aside()?;
-        let is_newest = |record: &&Record| !last.contains_key(record.path.as_str());
-        let again: Vec<&Record> = aside.iter().filter(is_newest).collect();
-        let from_log: Vec<&Record> =
-            last.values().copied().filter(|record| record.kind != Kind::Forget).collect();
-        let mut hidden = BTreeMap::new();
-        let mut placed = Vec::new();
-        let published = files.publish(&again);
-        for (record, published) in again.into_iter().zip(published) {
-            match published {
-                Ok(()) => placed.push(record.path.as_str()),
-                Err(errno) => drop(hidden.insert(record.path.clone(), Hidden::kept(record, errno))),
-            }
-        }
-        let published = files.publish(&from_log);
-        for (record, published) in from_log.iter().zip(published) {
-            match published {
-                Ok(()) => placed.push(&record.path),
-                Err(errno) => {
-                    files.set_aside(record)?;
-                    hidden.insert(record.path.clone(), Hidden::kept(record, errno));
-                }
-            }
-        }
-        if !placed.is_empty() {
-            files.sync()?;
-        }
-        // Only now: until then it was the only one that is sure to be whole.
-        for record in aside.iter().filter(|record| !hidden.contains_key(&record.path)) {
-            files.take_back(&record.path)?;
-        }
-        Ok(Core {
-            log: Log::begin(medium, scan)?,
-            files,
-            unspread: BTreeMap::new(),
-            aside: hidden.keys().cloned().collect(),
-            hidden,
-            durable: HashMap::new(),
-            refuses: None,
-        })
+        let hidden = replay(scan, &mut files)?;
+        Ok(Core::new(Log::begin(medium, scan)?, files, hidden))
     }
 
-    /// Is there room for these records, or can it be had? May go on in the log's other segment.
-    pub(crate) fn room_for(&mut self, records: &[Record]) -> Result<Room, Refused> {
+    /// A store whose log is empty.
+    pub(crate) fn new(log: Log<M>, files: F, hidden: BTreeMap<String, Hidden>) -> Core<M, F> {
+        let (unspread, durable) = (BTreeMap::new(), HashMap::new());
+        let aside = hidden.keys().cloned().collect();
+        Core { log, files, unspread, hidden, aside, durable, refuses: None }
+    }
+
+    /// Goes on in another log. The files must have everything that this one holds, durably.
+    pub(crate) fn renew(&mut self, log: Log<M>) {
+        self.log = log;
+    }
+
+    /// Which of the log's two segments it goes on in.
+    pub(crate) fn segment(&self) -> usize {
+        self.log.segment()
+    }
+
+    /// Does it take nothing any more?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.refuses.is_some()
+    }
+
+    /// The paths of files that a spread covers.
+    pub(crate) fn paths_of(&self, spreading: &Spreading) -> Vec<String> {
+        let covered = |(_, unspread): &(&String, &Unspread)| {
+            unspread.seq <= spreading.upto && unspread.record.kind == Kind::Replace
+        };
+        self.unspread.iter().filter(covered).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Have the files everything that the log has, durably?
+    pub(crate) fn is_spread(&self) -> bool {
+        self.log.is_spread()
+    }
+
+    /// Is there room for a group of so many blocks, or can it be had? May go on in the log's other segment.
+    pub(crate) fn room_for(&mut self, blocks: usize) -> Result<Room, Refused> {
         self.check()?;
         let max = self.log.group_max();
-        if blocks_for(records) > max {
+        if blocks > max {
             return Ok(Room::Never { max });
         }
-        if self.log.has_room(records) {
+        if self.log.has_room(blocks) {
             return Ok(Room::Here);
         }
         if !self.log.other_is_spread() {
@@ -280,42 +266,30 @@ impl<M: Medium, F: Files> Core<M, F> {
         located
     }
 
-    /// Makes a change visible without the log; where a sync means nothing, that is as good. `None` if the
-    /// log holds something of its path, over which a recovery would put that.
-    pub(crate) fn publish_only(&mut self, record: &Record) -> Option<Result<(), Errno>> {
-        if self.refuses.is_some() || self.log_has(&record.path) {
-            return None;
-        }
-        self.files.publish(&[record]).pop()
+    /// Would a recovery put something over this path?
+    pub(crate) fn holds(&self, path: &str) -> bool {
+        self.unspread.contains_key(path)
+            || self.aside.contains(path)
+            // What is spread is replayed all the same until the disk says that it is spread.
+            || !self.log.is_noted()
     }
 
-    /// Makes a durable change of a path beside the log; there must be room for a mark of it. `save` does it.
-    pub(crate) fn beside<T, E>(
-        &mut self,
-        path: &str,
-        save: impl FnOnce() -> Result<T, E>,
-    ) -> Beside<T, E> {
-        let done = match save() {
-            Ok(done) => done,
-            Err(error) => return Beside::Failed(error),
-        };
-        match self.forget(path) {
-            Ok(()) => Beside::Done(done),
-            Err(errno) => Beside::NotForgotten(errno),
+    /// These paths were changed beside the log, durably: what it holds of them, and what was set aside, is
+    /// void. There must be room for their marks.
+    pub(crate) fn forget(&mut self, paths: &[&str]) -> Result<(), Errno> {
+        let held: Vec<&str> = paths.iter().copied().filter(|path| self.holds(path)).collect();
+        if held.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// A recovery must not put over it what the log holds, or what was set aside.
-    fn forget(&mut self, path: &str) -> Result<(), Errno> {
-        // What is spread is replayed all the same until the disk says that it is spread; the mark does.
-        if self.unspread.contains_key(path) || !self.log.is_noted() {
-            self.append(&[mark(path)]).map_err(Refused::errno)?;
+        let marks: Vec<Record> = held.iter().map(|path| mark(path)).collect();
+        self.append(&marks).map_err(Refused::errno)?;
+        for path in held {
             self.unspread.remove(path);
-        }
-        self.hidden.remove(path);
-        if self.aside.contains(path) {
-            self.files.take_back(path)?;
-            self.aside.remove(path);
+            self.hidden.remove(path);
+            if self.aside.contains(path) {
+                self.files.take_back(path)?;
+                self.aside.remove(path);
+            }
         }
         Ok(())
     }
@@ -440,13 +414,9 @@ impl<M: Medium, F: Files> Core<M, F> {
         &self.hidden
     }
 
-    /// Does the log hold something that the files may not have durably?
-    pub(crate) fn is_spread(&self) -> bool {
-        self.unspread.is_empty()
-    }
-
-    fn log_has(&self, path: &str) -> bool {
-        self.unspread.contains_key(path) || self.hidden.contains_key(path) || !self.log.is_noted()
+    /// The files.
+    pub(crate) fn files(&mut self) -> &mut F {
+        &mut self.files
     }
 
     fn check(&self) -> Result<(), Refused> {
@@ -457,6 +427,46 @@ impl<M: Medium, F: Files> Core<M, F> {
         self.refuses = Some(errno);
         Refused::Closed(errno)
     }
+}
+
+/// Puts into the files, durably, what a log has and they may lack. What could not be published is hidden, and
+/// set aside.
+pub(crate) fn replay(
+    scan: &Scan,
+    files: &mut impl Files,
+) -> Result<BTreeMap<String, Hidden>, Errno> {
+    let last = last_of_each_path(scan);
+    // What was set aside is tried again, unless the log has something newer.
+    let aside = files.aside()?;
+    let is_newest = |record: &&Record| !last.contains_key(record.path.as_str());
+    let again: Vec<&Record> = aside.iter().filter(is_newest).collect();
+    let from_log: Vec<&Record> =
+        last.values().copied().filter(|record| record.kind != Kind::Forget).collect();
+    let mut hidden = BTreeMap::new();
+    let mut is_to_sync = false;
+    for (record, published) in again.iter().zip(files.publish(&again)) {
+        match published {
+            Ok(()) => is_to_sync = true,
+            Err(errno) => drop(hidden.insert(record.path.clone(), Hidden::kept(record, errno))),
+        }
+    }
+    for (record, published) in from_log.iter().zip(files.publish(&from_log)) {
+        match published {
+            Ok(()) => is_to_sync = true,
+            Err(errno) => {
+                files.set_aside(record)?;
+                hidden.insert(record.path.clone(), Hidden::kept(record, errno));
+            }
+        }
+    }
+    if is_to_sync {
+        files.sync()?;
+    }
+    // Only now: until then it was the only one that is sure to be whole.
+    for record in aside.iter().filter(|record| !hidden.contains_key(&record.path)) {
+        files.take_back(&record.path)?;
+    }
+    Ok(hidden)
 }
 
 /// The mark that what the log has said of a path is void.

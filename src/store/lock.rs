@@ -75,6 +75,27 @@ pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
     Ok(Lock { _file: file, _noted: noted })
 }
 
+/// The process that holds the lock, if one does; its id in its pid namespace, if it could be read.
+pub(crate) fn holder_of(dir: BorrowedFd<'_>) -> Result<Option<Option<u32>>, Errno> {
+    let look = inode::of(dir)?;
+    // Kept to the end: this process's lock ends with any descriptor of the file that it closes.
+    let mut held = held();
+    let here = held.get_or_insert_default().get(&(look.device, look.inode));
+    if here == Some(&fork::generation()) {
+        return Ok(Some(Some(std::process::id())));
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(dir, NAME, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        file => file?,
+    };
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(Some(holder(file.as_fd()))),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// For whoever finds the root taken; nothing rests on it.
 fn note_holder(file: BorrowedFd<'_>) {
     let text = format!("{}\n", std::process::id());

@@ -1,8 +1,546 @@
-//! The store that is being built: states saved again and again, in files that any program can read,
-//! durable by one log that all containers share. So far there are its parts: the log and what a save does
-//! with it, proved in a model, the lock, the ids. Nothing of this is in the library yet.
+//! The state store: a root directory, a directory in it for each container, and one log for all of them.
+//!
+//! ```text
+//!             ┌ queue: who comes while the log is written is in the next group
+//!   save ─────┤
+//!             └▶ committer ──▶ core: into the log, durably ──▶ published ──▶ answered
+//!                                │                              (visible, not yet synced)
+//!                                └▶ spreader: later, one sync for all that was published; then that part of
+//!                                             the log is free
+//!   open ──▶ what the log has and the files lack is put into them
+//! ```
+//!
+//! | file | its one job |
+//! | --- | --- |
+//! | `options.rs`, `open.rs` | how a store is opened, and what is recovered then |
+//! | `transaction.rs` | changes that are made together |
+//! | `queue.rs`, `committer.rs`, `spreader.rs` | who waits; what is made when; when the files follow |
+//! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
+//! | `log/` | the log: its bytes, its reader, its two files |
+//! | `files.rs`, `layout.rs`, `unplaced.rs` | the files, as a filesystem has them |
+//! | `reader.rs`, `verify.rs`, `inspect.rs` | reading without the lock; what does not parse; what a log holds |
+//! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
+mod committer;
 mod core;
+mod files;
 mod id;
+mod inspect;
+mod layout;
 mod lock;
 mod log;
+mod open;
+mod options;
+mod queue;
+mod reader;
+mod spreader;
+mod transaction;
+mod unplaced;
+#[cfg(feature = "json")]
+mod verify;
+
+use std::future::{Future, poll_fn};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+
+pub use inspect::{LogChange, LogEntry, LogKind, LogReport, inspect_log};
+pub use open::{LogUse, OpenError, Recovery};
+pub use options::StoreOptions;
+pub use reader::{Freshness, StateReader};
+pub use transaction::{Commit, Transaction};
+#[cfg(feature = "json")]
+pub use verify::Unreadable;
+
+use crate::engine::task::limits::{Limits, NoRoom};
+use crate::error::{Cause, Error, Result};
+use crate::plan::{Outcome, Step};
+use crate::receipt::Durability;
+use crate::reply::{NoAnswer, channel};
+use crate::sys::fork;
+use committer::Committer;
+use core::container;
+use log::format::Kind;
+
+/// The states of many containers below one root, saved again and again: for a daemon that owns the root.
+///
+/// A container is a directory `<root>/<id>`, its state the file `state.json` in it ([names and
+/// modes](StoreOptions) can be others). Files are plain files that any program can read. What makes a save
+/// durable is a log that all containers share: saves that come together cost one flush, and a
+/// [`transaction`](StateStore::transaction) of any number of changes is all there after a crash, or not at
+/// all. When a save is answered it is durable and every reader sees it; the files themselves become durable
+/// some seconds later, many at a time.
+///
+/// **The price**: after a power cut the files are right only when the log has been replayed, for a file that
+/// was published may be half on the disk. Opening the store does it, and so does `ringseal recover ROOT`.
+/// Who has to read the files before that saves by [`Route::Direct`], or with a [`Writer`](crate::Writer).
+///
+/// A cheap handle (`Clone + Send + Sync`); its futures run on any executor, and every call has a form that
+/// blocks. What was accepted is carried out, whatever becomes of the future. Ids are what runc takes: letters,
+/// digits, `_`, `+`, `-`, `.`.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let root = dir.path().join("containers");
+/// use ringseal::StateStore;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// struct State { status: String }
+/// let running = State { status: "running".into() };
+///
+/// let store = StateStore::open_blocking(&root)?;
+/// store.save_blocking("web-1", &running)?;
+/// store.transaction().save("web-2", &running)?.remove("web-1").commit_blocking()?;
+/// assert_eq!(store.load_blocking::<State>("web-2")?, Some(running));
+/// assert_eq!(store.list_blocking()?, ["web-2"]);
+/// store.close_blocking()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct StateStore {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    committer: Arc<Committer>,
+    limits: Arc<Limits>,
+    generation: u64,
+    route: Route,
+    recovery: Recovery,
+}
+
+/// Which way a save goes.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Through the log: one flush for all that come together; the file follows.
+    Logged,
+    /// As a [`Writer`](crate::Writer) saves: the file itself is durable with the answer. So go saves that are
+    /// larger than a quarter of a log's segment, saves into a directory on another filesystem, all where
+    /// there is no log, and single saves in memory.
+    Direct,
+}
+
+impl Route {
+    /// The name that `--json` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Route::Logged => "logged",
+            Route::Direct => "direct",
+        }
+    }
+}
+
+/// The answer to a transaction that went well: what was done, and what it is worth.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Its number in the order in which this store accepted transactions, from 1 on.
+    pub sequence: u64,
+    /// What a power cut can do to it.
+    pub durability: Durability,
+    /// Which way it went.
+    pub route: Route,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// The number of a newer version of the file that was written in this one's place.
+    pub coalesced_into: Option<u64>,
+    /// Files whose change is durable, and could not be made visible yet: the store keeps it, gives it to
+    /// who loads it, and tries again. Empty is good.
+    pub not_visible: Vec<NotVisible>,
+    /// Directories of removed containers that are still there, for they hold files that are not the
+    /// store's.
+    pub left: Vec<PathBuf>,
+}
+
+/// A change that is durable and not visible.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotVisible {
+    /// The file.
+    pub path: PathBuf,
+    /// The kernel's error number.
+    pub errno: i32,
+}
+
+/// Transactions in flight at most, and bytes of their files.
+const IN_FLIGHT: (usize, usize) = (16 << 10, 256 << 20);
+
+/// A larger save holds up the caller's executor; see `engine/route.rs`.
+const STRAIGHT_MAX: usize = 256 << 10;
+
+impl StateStore {
+    /// Opens the store of a root with the default [`StoreOptions`], makes the root if it is missing, and
+    /// recovers: puts into the files what the log has and they lack, and removes what crashes have left
+    /// behind. [`recovery`](StateStore::recovery) tells what that was.
+    ///
+    /// # Errors
+    /// Another process has it open, the log is damaged or of a later version, somebody else can write to
+    /// `.ringseal`, or a call failed. Nothing was changed then, but that some files may be as the log has
+    /// them.
+    pub fn open<P: Into<PathBuf>>(
+        root: P,
+    ) -> impl Future<Output = Result<StateStore, OpenError>> + Send + use<P> {
+        StoreOptions::new().open(root)
+    }
+
+    /// As [`open`](StateStore::open), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_blocking(root: impl Into<PathBuf>) -> Result<StateStore, OpenError> {
+        StoreOptions::new().open_blocking(root)
+    }
+
+    /// What the opening has found and done.
+    pub fn recovery(&self) -> &Recovery {
+        &self.handle.recovery
+    }
+
+    /// The root, as it was given.
+    pub fn root(&self) -> &Path {
+        self.handle.committer.layout.root.path()
+    }
+
+    /// Saves a container's state as JSON, without a trailing newline; makes its directory if it is missing.
+    ///
+    /// # Errors
+    /// The step that failed, its cause and what is true now. A value that does not serialise, or an id that
+    /// is none, changes nothing.
+    #[cfg(feature = "json")]
+    pub fn save<T>(&self, id: &str, state: &T) -> Commit
+    where
+        T: serde::Serialize + ?Sized,
+    {
+        match self.transaction().save(id, state) {
+            Ok(transaction) => transaction.commit(),
+            Err(error) => Commit::failed(error),
+        }
+    }
+
+    /// As [`save`](StateStore::save), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "json")]
+    pub fn save_blocking<T>(&self, id: &str, state: &T) -> Result<Committed>
+    where
+        T: serde::Serialize + ?Sized,
+    {
+        self.transaction().save(id, state)?.commit_blocking()
+    }
+
+    /// Saves a container's state, whatever its form; the bytes are not copied.
+    ///
+    /// # Errors
+    /// As [`save`](StateStore::save).
+    pub fn save_bytes(&self, id: &str, state: impl Into<Bytes>) -> Commit {
+        self.transaction().save_bytes(id, state).commit()
+    }
+
+    /// As [`save_bytes`](StateStore::save_bytes), on this thread. If nobody else saves, the system calls are
+    /// made here.
+    ///
+    /// # Errors
+    /// As [`save`](StateStore::save).
+    pub fn save_bytes_blocking(&self, id: &str, state: impl Into<Bytes>) -> Result<Committed> {
+        self.transaction().save_bytes(id, state).commit_blocking()
+    }
+
+    /// Saves the states of many containers, all of them or none: one transaction.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn save_all<I, S, B>(&self, states: I) -> Commit
+    where
+        I: IntoIterator<Item = (S, B)>,
+        S: AsRef<str>,
+        B: Into<Bytes>,
+    {
+        self.all(states).commit()
+    }
+
+    /// As [`save_all`](StateStore::save_all), on this thread.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn save_all_blocking<I, S, B>(&self, states: I) -> Result<Committed>
+    where
+        I: IntoIterator<Item = (S, B)>,
+        S: AsRef<str>,
+        B: Into<Bytes>,
+    {
+        self.all(states).commit_blocking()
+    }
+
+    fn all<I, S, B>(&self, states: I) -> Transaction
+    where
+        I: IntoIterator<Item = (S, B)>,
+        S: AsRef<str>,
+        B: Into<Bytes>,
+    {
+        states.into_iter().fold(self.transaction(), |transaction, (id, state)| {
+            transaction.save_bytes(id.as_ref(), state)
+        })
+    }
+
+    /// Begins a transaction: any number of saves and removals, of one container or of many. After a crash
+    /// all of it is there, or nothing.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone())
+    }
+
+    /// Removes a container: its files that the store manages, then its directory. One that holds anything
+    /// else stays, and [`Committed::left`] names it.
+    ///
+    /// # Errors
+    /// As [`save`](StateStore::save); `ENOENT` if there is no such directory.
+    pub fn remove(&self, id: &str) -> Commit {
+        self.transaction().remove(id).commit()
+    }
+
+    /// As [`remove`](StateStore::remove), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_blocking(&self, id: &str) -> Result<Committed> {
+        self.transaction().remove(id).commit_blocking()
+    }
+
+    /// Writes a container's pid file: whole or not at all, for readers and for a killed process. It is not
+    /// synced and never replayed: after a reboot a pid is a stranger's.
+    ///
+    /// # Errors
+    /// As [`save`](StateStore::save).
+    pub fn write_pid(&self, id: &str, pid: u32) -> Commit {
+        self.transaction().pid(id, pid).commit()
+    }
+
+    /// As [`write_pid`](StateStore::write_pid), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_pid_blocking(&self, id: &str, pid: u32) -> Result<Committed> {
+        self.transaction().pid(id, pid).commit_blocking()
+    }
+
+    /// Reads a container's state; `None` if it has none.
+    ///
+    /// # Errors
+    /// At [`Step::Check`]: it cannot be read, or is no JSON of this type ([`Cause::Parse`], with line and
+    /// column).
+    #[cfg(feature = "json")]
+    pub fn load<T>(&self, id: &str) -> impl Future<Output = Result<Option<T>>> + Send + use<T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let id = id.to_owned();
+        self.elsewhere(move |store| store.load_blocking(&id))
+    }
+
+    /// As [`load`](StateStore::load), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "json")]
+    pub fn load_blocking<T>(&self, id: &str) -> Result<Option<T>>
+    where
+        T: serde::de::DeserializeOwned,
+    {
+        let bytes = self.load_bytes_blocking(id)?;
+        bytes.map(|bytes| self.handle.committer.layout.parse(id, &bytes)).transpose()
+    }
+
+    /// Reads a container's state, whatever its form; `None` if it has none.
+    ///
+    /// # Errors
+    /// At [`Step::Check`] or [`Step::OpenDirectory`], if it cannot be read.
+    pub fn load_bytes(
+        &self,
+        id: &str,
+    ) -> impl Future<Output = Result<Option<Bytes>>> + Send + use<> {
+        let id = id.to_owned();
+        self.elsewhere(move |store| store.load_bytes_blocking(&id))
+    }
+
+    /// As [`load_bytes`](StateStore::load_bytes), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_bytes_blocking(&self, id: &str) -> Result<Option<Bytes>> {
+        let name = self.handle.committer.layout.names.state.clone();
+        self.load_file_blocking(id, &name)
+    }
+
+    /// Reads one of a container's files; `None` if it has none of this name.
+    ///
+    /// # Errors
+    /// As [`load_bytes`](StateStore::load_bytes); a name that the store was not told is refused.
+    pub fn load_file_blocking(&self, id: &str, name: &str) -> Result<Option<Bytes>> {
+        let path = self.path(id, name)?;
+        self.check_fork(&path)?;
+        if let Some(hidden) = self.hidden(&path) {
+            return Ok(hidden);
+        }
+        let layout = &self.handle.committer.layout;
+        let read = layout.read(&path).map_err(|failure| layout.error(&path, failure))?;
+        Ok(read.map(Bytes::from))
+    }
+
+    /// The ids of all containers that have a state, in their order.
+    ///
+    /// # Errors
+    /// If the root cannot be read.
+    pub fn list(&self) -> impl Future<Output = Result<Vec<String>>> + Send + use<> {
+        self.elsewhere(|store| store.list_blocking())
+    }
+
+    /// As [`list`](StateStore::list), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn list_blocking(&self) -> Result<Vec<String>> {
+        self.check_fork("")?;
+        let layout = &self.handle.committer.layout;
+        let ids = layout.ids().map_err(|errno| layout.error("", (Step::OpenDirectory, errno)))?;
+        let name = &layout.names.state;
+        let has_state = |id: &String| match self.hidden(&format!("{id}/{name}")) {
+            Some(hidden) => hidden.is_some(),
+            None => layout.has(id, name),
+        };
+        Ok(ids.into_iter().filter(has_state).collect())
+    }
+
+    /// Reads every state, and reports those that are no JSON, with line and column. Nothing is changed.
+    ///
+    /// # Errors
+    /// If the root cannot be read. A state that cannot be read is reported like the others.
+    #[cfg(feature = "json")]
+    pub fn verify(&self) -> impl Future<Output = Result<Vec<Unreadable>>> + Send + use<> {
+        self.elsewhere(|store| store.verify_blocking())
+    }
+
+    /// As [`verify`](StateStore::verify), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "json")]
+    pub fn verify_blocking(&self) -> Result<Vec<Unreadable>> {
+        let layout = &self.handle.committer.layout;
+        let ids = self.list_blocking()?;
+        Ok(verify::all(layout, ids, |id| self.load_bytes_blocking(id)))
+    }
+
+    /// What is durable and not visible. Empty is good.
+    pub fn not_visible(&self) -> Vec<NotVisible> {
+        if self.is_forked() {
+            return Vec::new();
+        }
+        let committer = &self.handle.committer;
+        let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = |(path, hidden): (&String, &core::Hidden)| NotVisible {
+            path: committer.layout.shown(path),
+            errno: hidden.errno.raw_os_error(),
+        };
+        hidden.iter().map(shown).collect()
+    }
+
+    /// Takes no more transactions, waits for those that were accepted, makes the files durable, and gives
+    /// the root back. All handles of this store are closed. What is left in the log is nothing.
+    ///
+    /// # Errors
+    /// If the files could not be made durable. Nothing is lost: the log has it, and the next opening puts it
+    /// into the files.
+    pub fn close(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let store = self.clone();
+        async move {
+            store.check_fork("")?;
+            let Handle { committer, limits, generation, .. } = &*store.handle;
+            limits.close();
+            poll_fn(|context| limits.poll_drained(context)).await;
+            let (reply, answer) = channel(*generation);
+            committer.spreader.close(Some(reply));
+            let errno = match answer.await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(errno)) => Cause::from(errno),
+                Err(NoAnswer::Forked) => Cause::Forked,
+                Err(NoAnswer::Lost) => Cause::EngineLost,
+            };
+            let root = store.root();
+            Err(Error::new(root, Step::Sync, Outcome::ReplacedDurabilityUnknown, errno))
+        }
+    }
+
+    /// As [`close`](StateStore::close), on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn close_blocking(&self) -> Result<()> {
+        pollster::block_on(self.close())
+    }
+
+    /// Has something done by a thread of the store.
+    fn elsewhere<T, F>(&self, body: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&StateStore) -> Result<T> + Send + 'static,
+    {
+        let store = self.clone();
+        async move {
+            store.check_fork("")?;
+            let (reply, answer) = channel(store.handle.generation);
+            let here = store.clone();
+            store.handle.committer.writer.pool().run(Box::new(move || reply.send(body(&here))));
+            let lost = |_| Err(store.error("", Cause::EngineLost));
+            answer.await.unwrap_or_else(lost)
+        }
+    }
+
+    /// What is durable of a path and not visible: its bytes, or that it was removed.
+    fn hidden(&self, path: &str) -> Option<Option<Bytes>> {
+        let committer = &self.handle.committer;
+        let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = hidden.get(path)?.record.clone();
+        drop(hidden);
+        // One for a directory that is not there any more is of no container.
+        let directory = committer.layout.open(container(path)).ok()?.id;
+        let is_data = record.kind == Kind::Replace;
+        directory.is(&record.directory).then(|| is_data.then_some(record.data))
+    }
+
+    fn path(&self, id: &str, name: &str) -> Result<String> {
+        let layout = &self.handle.committer.layout;
+        let path = format!("{id}/{name}");
+        let why = match id::check(id) {
+            Err(why) => why,
+            Ok(()) if layout.names.all().any(|known| known == name) => return Ok(path),
+            Ok(()) => "the store manages no file of this name",
+        };
+        Err(self.error(&path, Cause::InvalidRequest(why)))
+    }
+
+    fn is_forked(&self) -> bool {
+        fork::generation() != self.handle.generation
+    }
+
+    fn check_fork(&self, path: &str) -> Result<()> {
+        // First of all: in a forked child every lock may be held by a thread that is not there.
+        if self.is_forked() { Err(self.error(path, Cause::Forked)) } else { Ok(()) }
+    }
+
+    fn error(&self, path: &str, cause: Cause) -> Error {
+        let shown = self.handle.committer.layout.shown(path);
+        Error::new(shown, Step::Accept, Outcome::Unchanged, cause)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if fork::generation() == self.generation {
+            self.committer.spreader.close(None);
+        }
+    }
+}

@@ -54,6 +54,18 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// A number that another handle does not have, but by chance; never 0. FNV-1a.
+    pub(crate) fn hash(&self) -> u64 {
+        let kind = self.kind.to_le_bytes();
+        let bytes = kind.iter().chain(&self.bytes[..self.len.min(MAX)]);
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        hash.max(1)
+    }
+}
+
 const _: () = assert!(size_of::<Raw>() == 8 + MAX);
 
 #[cfg(test)]

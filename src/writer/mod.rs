@@ -4,6 +4,7 @@ mod builder;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,14 +13,15 @@ use bytes::Bytes;
 
 pub use builder::WriterBuilder;
 
+use crate::engine::pool::Pool;
 use crate::engine::task::limits::{Limits, NoRoom, Permit};
-use crate::engine::task::reply::{self, Answer};
 use crate::engine::task::{Task, Tasks};
 use crate::engine::{EngineStatus, Running, StartError, calls};
 use crate::error::{Cause, Error, Result};
 use crate::job::Job;
 use crate::plan::{Outcome, Step};
 use crate::receipt::{Carrier, Receipt};
+use crate::reply::{self, NoAnswer};
 use crate::request::{Request, Target};
 use crate::sys::fork;
 
@@ -211,6 +213,11 @@ impl Writer {
         pollster::block_on(self.replace_all(requests))
     }
 
+    /// The engine's threads.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        self.shared.engine.pool()
+    }
+
     /// Which engine runs, and why.
     pub fn engine(&self) -> EngineStatus {
         self.shared.engine.status()
@@ -288,7 +295,8 @@ impl Shared {
     }
 
     fn task(&self, job: Job, payload: Bytes, permit: Permit) -> (Box<Task>, Answer) {
-        let (reply, answer) = reply::channel(job.place.shown.clone(), self.generation);
+        let (reply, answer) = reply::channel(self.generation);
+        let answer = Answer { answer, target: job.place.shown.clone() };
         let mut task = Task::new(job, payload, permit, reply);
         self.engine.prepare(&mut task);
         (task, answer)
@@ -306,6 +314,28 @@ impl Shared {
             task.carrier = Carrier::Caller;
             task.carry();
         }
+    }
+}
+
+/// The answer to a save of this target.
+struct Answer {
+    answer: reply::Answer<Result<Receipt>>,
+    target: PathBuf,
+}
+
+impl Future for Answer {
+    type Output = Result<Receipt>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(context).map(|answer| {
+            let cause = match answer {
+                Ok(answer) => return answer,
+                Err(NoAnswer::Forked) => Cause::Forked,
+                Err(NoAnswer::Lost) => Cause::EngineLost,
+            };
+            let target = std::mem::take(&mut self.target);
+            Err(Error::new(target, Step::Rename, Outcome::Unknown, cause))
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::calls;
 use super::super::pool::Pool;
 use super::super::uring;
-use super::crew;
+use crate::engine::crew;
 use crate::engine::task::{Task, Tasks};
 use crate::plan::Step;
 

@@ -12,7 +12,6 @@
 //! the cycles. Filesystems have lanes of their own: a slow one does not hold up another.
 
 mod carriers;
-mod crew;
 mod cycle;
 mod syncs;
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
@@ -15,7 +14,7 @@ use crate::{filesystem, inode, liveness};
 /// Which barrier a cycle of this many files takes; `dir` is any directory of theirs.
 pub(super) fn choose(files: usize, dir: BorrowedFd<'_>) -> Barrier {
     let denied = SYNCFS_DENIED.load(Ordering::Relaxed);
-    let may_share = files > 1 && !denied && syncfs_reports_errors();
+    let may_share = files > 1 && !denied && filesystem::syncfs_reports_errors();
     let spares = if may_share { filesystem::syncfs_spares(dir) } else { None };
     let dirty = spares.and_then(|_| dirty_bytes());
     Barrier::choose(Situation { files, spares, dirty })
@@ -71,22 +70,6 @@ pub(super) fn liveness<'a>(dirs: impl Iterator<Item = BorrowedFd<'a>>) -> Result
     answer
 }
 
-/// Since Linux 5.8 `syncfs` tells of writes that failed (syncfs(2)), and since 5.17 of a flush that
-/// failed (the kernel's history: "sync_filesystem" returns what the filesystem says).
-fn syncfs_reports_errors() -> bool {
-    static TELLS: OnceLock<bool> = OnceLock::new();
-    *TELLS.get_or_init(|| {
-        let uname = rustix::system::uname();
-        version(uname.release().to_str().unwrap_or("")) >= Some((5, 17))
-    })
-}
-
-/// Major and minor number of a kernel's release, such as `6.1.0-13-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 /// Bytes of files that wait to be written or are being written, in the whole system
 /// (proc_meminfo(5)).
 fn dirty_bytes() -> Option<u64> {
@@ -105,15 +88,6 @@ fn dirty(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert!(version("5.10.0-26-amd64") >= Some((5, 8)));
-        assert!(version("6.18.44") >= Some((5, 8)));
-        assert!(version("5.7.19") < Some((5, 8)));
-        assert!(version("4.19.0") < Some((5, 8)));
-        assert_eq!(version("unknown"), None);
-    }
 
     #[test]
     fn dirty_is_read_from_meminfo() {

@@ -1,7 +1,6 @@
 //! A save that was accepted: the job, its payload, the room that it takes, and whom to answer.
 
 pub(crate) mod limits;
-pub(crate) mod reply;
 pub(crate) mod turn;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +13,12 @@ use crate::engine::calls;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::receipt::{Carrier, Receipt};
+use crate::reply;
 use limits::Permit;
-use reply::Reply;
 use turn::Turn;
+
+/// How a save is answered.
+pub(crate) type Reply = reply::Reply<Result<Receipt>>;
 
 /// A save that was accepted.
 #[derive(Debug)]

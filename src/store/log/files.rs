@@ -7,61 +7,64 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::Medium;
-use super::format::{BLOCK, GroupHeader, LogId, SegmentHeader};
+use super::format::{BLOCK, LogId, SegmentHeader};
 use super::scan::{Damage, Scan, scan};
+use crate::{inode, liveness};
 
+/// A log is a directory with two files, so that it comes, and is replaced, as a whole.
+const LOG: &str = "log";
+/// Until it is durable.
+const NEW: &str = "log.new";
 const NAMES: [&str; 2] = ["log.0", "log.1"];
-/// Until both are durable.
-const NEW_NAMES: [&str; 2] = ["log.0.new", "log.1.new"];
 
 /// Why a log cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
     Io(Errno),
     Damage(Damage),
-    /// One of the two files is missing, and the other has been used.
+    /// One of the two files is missing.
     Missing(&'static str),
-    /// Somebody else owns the file, or may read or write it.
+    /// Somebody else owns it, or may read or write it.
     NotPrivate(&'static str),
 }
 
 /// The two files, open for writing.
 #[derive(Debug)]
-pub(crate) struct Segments([OwnedFd; 2]);
+pub(crate) struct Segments {
+    files: [OwnedFd; 2],
+    /// Its filesystem writes through a journal or a tree of its own: what it answers to a write is to be
+    /// proved.
+    unproven: Option<OwnedFd>,
+}
 
-/// Is there a log in the directory? One whose making was cut short is none.
+/// Is there a log in the store's own directory?
 pub(crate) fn exists(dir: BorrowedFd<'_>) -> Result<bool, Unusable> {
-    let [first, second] = [is_there(dir, NAMES[0])?, is_there(dir, NAMES[1])?];
-    match (first, second) {
-        (true, true) => Ok(true),
-        (false, false) => Ok(false),
-        (true, false) => Err(Unusable::Missing(NAMES[1])),
-        // The first gets its name last. Without it the second was never used, unless somebody has removed
-        // it.
-        (false, true) => {
-            let second = read_segment(dir, NAMES[1])?;
-            let used =
-                second.bytes().chunks(BLOCK).any(|block| GroupHeader::decode(block).is_some());
-            if used { Err(Unusable::Missing(NAMES[0])) } else { Ok(false) }
-        }
+    match open_log(dir) {
+        Ok(_) => Ok(true),
+        Err(Unusable::Io(Errno::NOENT)) => Ok(false),
+        Err(unusable) => Err(unusable),
     }
 }
 
-fn is_there(dir: BorrowedFd<'_>, name: &str) -> Result<bool, Errno> {
-    match rustix::fs::accessat(dir, name, rustix::fs::Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(()) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Makes the two files of a log, of so many bytes each, whole blocks.
+/// Makes a log with segments of so many bytes, whole blocks, and puts it in the place of the one that may
+/// be there, of which nothing may be needed. After a failure that one stands.
 pub(crate) fn create(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
-    let flags =
-        OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let zeros = vec![0; 64 * BLOCK];
-    for (index, name) in NEW_NAMES.into_iter().enumerate() {
-        let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    remove(dir, NEW)?;
+    let created = make(dir, bytes, log_id).and_then(|()| put_in_place(dir));
+    if created.is_err() {
+        let _ = remove(dir, NEW);
+    }
+    created
+}
+
+fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
+    rustix::fs::mkdirat(dir, NEW, Mode::RWXU)?;
+    let log = rustix::fs::openat(dir, NEW, DIRECTORY, Mode::empty())?;
+    rustix::fs::fchmod(&log, Mode::RWXU)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let zeros = vec![0; 256 * BLOCK];
+    for (index, name) in NAMES.into_iter().enumerate() {
+        let file = rustix::fs::openat(&log, name, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
         let header = SegmentHeader { log_id, index: index as u32, bytes };
         write_at(&file, &header.encode(), 0, ReadWriteFlags::empty())?;
@@ -75,30 +78,83 @@ pub(crate) fn create(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(
         }
         rustix::fs::fsync(&file)?;
     }
-    for index in [1, 0] {
-        rustix::fs::renameat_with(dir, NEW_NAMES[index], dir, NAMES[index], RenameFlags::empty())?;
-        rustix::fs::fsync(dir)?;
+    rustix::fs::fsync(&log)
+}
+
+/// Both names change in one step (renameat2(2)): at no moment there is no log.
+fn put_in_place(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(dir, NEW, dir, LOG, RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST) => {
+            rustix::fs::renameat_with(dir, NEW, dir, LOG, RenameFlags::EXCHANGE)?;
+        }
+        renamed => renamed?,
     }
+    rustix::fs::fsync(dir)?;
+    liveness::check(dir)?;
+    // If it stays, the next making removes it.
+    let _ = remove(dir, NEW);
     Ok(())
 }
 
-/// Reads a log.
+/// Removes a log by its name, if it is there.
+fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    let log = match rustix::fs::openat(dir, name, DIRECTORY, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        log => log?,
+    };
+    for name in NAMES {
+        match rustix::fs::unlinkat(&log, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Gives a log another name, under which it is only kept.
+pub(crate) fn keep_as(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    rustix::fs::renameat_with(dir, LOG, dir, name, RenameFlags::NOREPLACE)?;
+    rustix::fs::fsync(dir)
+}
+
+/// What a log says.
 pub(crate) fn read(dir: BorrowedFd<'_>) -> Result<Scan, Unusable> {
-    let [first, second] = [read_segment(dir, NAMES[0])?, read_segment(dir, NAMES[1])?];
+    let log = open_log(dir)?;
+    let [first, second] =
+        [read_segment(log.as_fd(), NAMES[0])?, read_segment(log.as_fd(), NAMES[1])?];
     scan([first.bytes(), second.bytes()]).map_err(Unusable::Damage)
 }
 
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn open_log(dir: BorrowedFd<'_>) -> Result<OwnedFd, Unusable> {
+    let log = rustix::fs::openat(dir, LOG, DIRECTORY, Mode::empty())?;
+    if is_private(log.as_fd())? { Ok(log) } else { Err(Unusable::NotPrivate(LOG)) }
+}
+
+/// Is it this user's, and nobody else's to read or write?
+pub(crate) fn is_private(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let look = inode::of(file)?;
+    let is_shared = look.mode.intersects(Mode::RWXG | Mode::RWXO);
+    Ok(look.uid == rustix::process::geteuid().as_raw() && !is_shared)
+}
+
 impl Segments {
-    pub(crate) fn open(dir: BorrowedFd<'_>) -> Result<Segments, Unusable> {
-        let open = |name| open_private(dir, name, OFlags::WRONLY);
-        Ok(Segments([open(NAMES[0])?, open(NAMES[1])?]))
+    /// `writes_over`: its filesystem writes over blocks in their place, without a journal for data.
+    pub(crate) fn open(dir: BorrowedFd<'_>, writes_over: bool) -> Result<Segments, Unusable> {
+        let log = open_log(dir)?;
+        let open = |name| open_private(log.as_fd(), name, OFlags::WRONLY);
+        let files = [open(NAMES[0])?, open(NAMES[1])?];
+        Ok(Segments { files, unproven: Some(log).filter(|_| !writes_over) })
     }
 }
 
 impl Medium for Segments {
     fn write(&mut self, segment: usize, block: u32, bytes: &[u8]) -> Result<(), Errno> {
         let at = u64::from(block) * BLOCK as u64;
-        write_at(&self.0[segment], bytes, at, ReadWriteFlags::DSYNC)
+        write_at(&self.files[segment], bytes, at, ReadWriteFlags::DSYNC)?;
+        self.unproven.as_ref().map_or(Ok(()), |dir| liveness::check(dir.as_fd()))
     }
 }
 
@@ -108,12 +164,12 @@ fn open_private(
     flags: OFlags,
 ) -> Result<OwnedFd, Unusable> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&file)?;
-    let is_private = stat.st_uid == rustix::process::geteuid().as_raw()
-        && stat.st_mode & 0o077 == 0
-        && rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-    if is_private { Ok(file) } else { Err(Unusable::NotPrivate(name)) }
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Err(Unusable::Missing(name)),
+        file => file?,
+    };
+    let is_file = inode::of(&file)?.kind.is_file();
+    if is_file && is_private(file.as_fd())? { Ok(file) } else { Err(Unusable::NotPrivate(name)) }
 }
 
 /// One write, if the kernel takes it whole; what it does not take is written behind it.
@@ -215,16 +271,16 @@ mod tests {
         assert_eq!(exists(dir.as_fd()), Ok(false));
         create(dir.as_fd(), BYTES, [9; 16]).unwrap();
         assert_eq!(exists(dir.as_fd()), Ok(true));
-        assert_eq!(fs::read_dir(path.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(path.path()).unwrap().count(), 1);
         let scanned = read(dir.as_fd()).unwrap();
-        let mut log = Log::begin(Segments::open(dir.as_fd()).unwrap(), &scanned).unwrap();
+        let mut log = Log::begin(Segments::open(dir.as_fd(), true).unwrap(), &scanned).unwrap();
         log.append(&[record("one")]).unwrap();
         log.append(&[record("two"), record("three")]).unwrap();
         drop(log);
         assert_eq!(data(&dir), ["one", "two", "three"]);
         // All of it was put into the files; the log goes on behind it.
         let scanned = read(dir.as_fd()).unwrap();
-        let mut log = Log::begin(Segments::open(dir.as_fd()).unwrap(), &scanned).unwrap();
+        let mut log = Log::begin(Segments::open(dir.as_fd(), true).unwrap(), &scanned).unwrap();
         log.append(&[record("four")]).unwrap();
         assert_eq!(data(&dir), ["four"]);
     }
@@ -234,24 +290,33 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         let dir = File::open(path.path()).unwrap();
         create(dir.as_fd(), BYTES, [9; 16]).unwrap();
-        fs::rename(path.path().join("log.0"), path.path().join("log.0.new")).unwrap();
+        fs::rename(path.path().join("log"), path.path().join("log.new")).unwrap();
+        fs::remove_file(path.path().join("log.new/log.1")).unwrap();
         assert_eq!(exists(dir.as_fd()), Ok(false));
         create(dir.as_fd(), BYTES, [8; 16]).unwrap();
         assert_eq!(read(dir.as_fd()).unwrap().log_id, [8; 16]);
     }
 
     #[test]
+    fn a_log_is_replaced_by_a_larger_one() {
+        let path = tempfile::tempdir().unwrap();
+        let dir = File::open(path.path()).unwrap();
+        create(dir.as_fd(), BYTES, [9; 16]).unwrap();
+        create(dir.as_fd(), 2 * BYTES, [8; 16]).unwrap();
+        let scanned = read(dir.as_fd()).unwrap();
+        assert_eq!((scanned.log_id, scanned.bytes), ([8; 16], 2 * BYTES));
+        assert_eq!(fs::read_dir(path.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_missing_segment_is_no_empty_log() {
-        for (missing, other) in [("log.0", "log.1"), ("log.1", "log.0")] {
+        for missing in ["log.0", "log.1"] {
             let path = tempfile::tempdir().unwrap();
             let dir = File::open(path.path()).unwrap();
             create(dir.as_fd(), BYTES, [9; 16]).unwrap();
-            let scanned = read(dir.as_fd()).unwrap();
-            let mut log = Log::begin(Segments::open(dir.as_fd()).unwrap(), &scanned).unwrap();
-            log.append(&[record("one")]).unwrap();
-            log.turn().unwrap();
-            fs::remove_file(path.path().join(missing)).unwrap();
-            assert_eq!(exists(dir.as_fd()), Err(Unusable::Missing(missing)), "{other} is there");
+            fs::remove_file(path.path().join("log").join(missing)).unwrap();
+            assert_eq!(exists(dir.as_fd()), Ok(true));
+            assert_eq!(read(dir.as_fd()).unwrap_err(), Unusable::Missing(missing));
         }
     }
 
@@ -260,7 +325,7 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         let dir = File::open(path.path()).unwrap();
         create(dir.as_fd(), BYTES, [9; 16]).unwrap();
-        let first = File::options().write(true).open(path.path().join("log.0")).unwrap();
+        let first = File::options().write(true).open(path.path().join("log/log.0")).unwrap();
         first.set_len(BYTES - 100).unwrap();
         assert_eq!(read(dir.as_fd()).unwrap_err(), Unusable::Damage(Damage::NotAPair));
         first.write_all_at(b"x", 3).unwrap();
@@ -273,9 +338,10 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         let dir = File::open(path.path()).unwrap();
         create(dir.as_fd(), BYTES, [9; 16]).unwrap();
-        fs::set_permissions(path.path().join("log.1"), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(path.path().join("log/log.1"), fs::Permissions::from_mode(0o640))
+            .unwrap();
         assert_eq!(read(dir.as_fd()).unwrap_err(), Unusable::NotPrivate("log.1"));
-        assert_eq!(Segments::open(dir.as_fd()).unwrap_err(), Unusable::NotPrivate("log.1"));
+        assert_eq!(Segments::open(dir.as_fd(), true).unwrap_err(), Unusable::NotPrivate("log.1"));
     }
 
     #[test]
@@ -284,10 +350,10 @@ mod tests {
         let dir = File::open(path.path()).unwrap();
         create(dir.as_fd(), BYTES, [9; 16]).unwrap();
         let scanned = read(dir.as_fd()).unwrap();
-        let mut log = Log::begin(Segments::open(dir.as_fd()).unwrap(), &scanned).unwrap();
+        let mut log = Log::begin(Segments::open(dir.as_fd(), true).unwrap(), &scanned).unwrap();
         // Descriptors that cannot be written to.
         let full = || File::options().write(true).open("/dev/full").unwrap().into();
-        log.medium.0 = [full(), full()];
+        log.medium.files = [full(), full()];
         let refused = log.append(&[record("lost")]);
         assert!(matches!(refused, Err(AppendError::Unknown(_))), "{refused:?}");
     }

@@ -355,8 +355,8 @@ pub(crate) fn is_path(path: &str) -> bool {
 }
 
 /// Blocks that a group of these records takes.
-pub(crate) fn blocks_for(records: &[Record]) -> usize {
-    let body: usize = records.iter().map(Record::encoded_len).sum();
+pub(crate) fn blocks_for<'a>(records: impl IntoIterator<Item = &'a Record>) -> usize {
+    let body: usize = records.into_iter().map(Record::encoded_len).sum();
     (GROUP_HEADER + body).div_ceil(BLOCK)
 }
 

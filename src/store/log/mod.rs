@@ -152,7 +152,6 @@ impl<M: Medium> Log<M> {
     }
 
     /// Which segment it goes on in.
-    #[cfg(test)]
     pub(crate) fn segment(&self) -> usize {
         self.segment
     }
@@ -188,10 +187,9 @@ impl<M: Medium> Log<M> {
         (self.blocks - RESERVED - 2) as usize
     }
 
-    /// Is there room for these records in this segment?
-    pub(crate) fn has_room(&self, records: &[Record]) -> bool {
-        let room = (self.blocks - RESERVED).saturating_sub(self.block);
-        blocks_for(records) <= room as usize
+    /// Is there room for a group of so many blocks in this segment?
+    pub(crate) fn has_room(&self, blocks: usize) -> bool {
+        blocks <= (self.blocks - RESERVED).saturating_sub(self.block) as usize
     }
 
     /// Appends records, durably, all of them or none. There must be room.
@@ -199,7 +197,7 @@ impl<M: Medium> Log<M> {
         if let Some(errno) = self.failed {
             return Err(AppendError::Refused(errno));
         }
-        if !self.has_room(records) || !records.iter().all(Record::is_valid) {
+        if !self.has_room(blocks_for(records)) || !records.iter().all(Record::is_valid) {
             return Err(AppendError::Unfit);
         }
         match self.write(Mark::Records, records) {

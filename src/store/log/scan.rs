@@ -36,6 +36,8 @@ pub(crate) struct Scan {
     pub epoch: u64,
     /// Where the header with the highest number stands; `None` in an empty log.
     pub newest: Option<Place>,
+    /// Something that was acknowledged cannot be read, and what is live is not all.
+    pub damage: Option<Damage>,
 }
 
 /// Where a group stands.
@@ -68,7 +70,16 @@ struct Candidate {
     crc: u32,
 }
 
-/// Reads both segments.
+impl Scan {
+    /// A log that nothing was written to.
+    pub(crate) fn of_new(log_id: LogId, bytes: u64) -> Scan {
+        let (live, torn, newest) = (Vec::new(), Vec::new(), None);
+        Scan { log_id, bytes, live, torn, seq: 0, epoch: 0, newest, damage: None }
+    }
+}
+
+/// Reads both segments. Where something that was acknowledged is missing, it says so, and what comes before
+/// it is there.
 pub(crate) fn scan(segments: [&[u8]; 2]) -> Result<Scan, Damage> {
     let first = segment_header(segments, 0)?;
     let second = segment_header(segments, 1)?;
@@ -90,17 +101,26 @@ pub(crate) fn scan(segments: [&[u8]; 2]) -> Result<Scan, Damage> {
 
     let mut live: Vec<Group> = Vec::new();
     let (mut last, mut last_crc) = (spread, None);
-    while let Some(candidate) = following(&candidates, last, last_crc)? {
+    let mut damage = None;
+    loop {
+        let candidate = match following(&candidates, last, last_crc) {
+            Ok(Some(candidate)) => candidate,
+            Ok(None) => break,
+            Err(twice) => {
+                damage = Some(twice);
+                break;
+            }
+        };
         let Some(records) = records_of(candidate, segments) else { break };
         (last, last_crc) = (candidate.header.seq, Some(candidate.crc));
         live.push(Group { header: candidate.header, records });
     }
     let place = |header: &GroupHeader| Place { segment: header.segment, block: header.block };
     let behind = |candidate: &&Candidate| candidate.header.seq > last;
-    if last < durable {
+    if last < durable && damage.is_none() {
         let at = candidates.iter().filter(behind).min_by_key(|one| one.header.seq);
         let at = at.map(|candidate| place(&candidate.header));
-        return Err(Damage::Hole { after: last, durable, at });
+        damage = Some(Damage::Hole { after: last, durable, at });
     }
     let torn = candidates.iter().filter(behind);
     let torn = torn.map(|one| (one.header.seq, place(&one.header))).collect();
@@ -113,6 +133,7 @@ pub(crate) fn scan(segments: [&[u8]; 2]) -> Result<Scan, Damage> {
         epoch: highest(|header| header.epoch),
         newest: newest.map(|one| place(&one.header)),
         live,
+        damage,
     })
 }
 

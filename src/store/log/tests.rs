@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::format::{
     BLOCK, DirectoryId, GROUP_HEADER, GroupHeader, Kind, NotASegment, Record, SegmentHeader,
-    VERSION, is_path,
+    VERSION, blocks_for, is_path,
 };
 use super::scan::{Damage, Scan, scan};
 use super::{AppendError, Log, Medium};
@@ -31,7 +31,8 @@ impl Disk {
     }
 
     fn scan(&self) -> Result<Scan, Damage> {
-        scan([&self.segments[0], &self.segments[1]])
+        let scan = scan([&self.segments[0], &self.segments[1]])?;
+        scan.damage.clone().map_or(Ok(scan), Err)
     }
 
     /// The numbers of all groups, whatever they are worth.
@@ -204,7 +205,7 @@ fn a_full_segment_takes_a_mark_but_no_group() {
     let mut log = Log::begin(&mut disk, &scanned).unwrap();
     let one = [record("a", b"x")];
     let mut groups = 0;
-    while log.has_room(&one) {
+    while log.has_room(blocks_for(&one)) {
         log.append(&one).unwrap();
         groups += 1;
     }
@@ -214,7 +215,7 @@ fn a_full_segment_takes_a_mark_but_no_group() {
     log.note_spread().unwrap();
     spread_and_turn(&mut log);
     let largest = [record("a", &vec![b'x'; log.group_max() * BLOCK - 200])];
-    assert!(log.has_room(&largest));
+    assert!(log.has_room(blocks_for(&largest)));
     log.append(&largest).unwrap();
     assert_eq!(data(&disk.scan().unwrap()), [largest[0].data.clone()]);
 }

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::{Beside, Core, Files, NotCommitted, Refused, Room, Spreading, mark};
-use crate::store::log::format::{DirectoryId, Kind, Record};
+use super::{Core, Files, NotCommitted, Refused, Room, Spreading, mark};
+use crate::store::log::format::{DirectoryId, Kind, Record, blocks_for};
 use crate::store::log::left_out;
 use crate::store::log::scan::{Damage, Scan, scan};
 use disk::Disk;
@@ -159,7 +159,8 @@ impl History {
         if self.without != Without::FlushBeforeReading {
             self.disk.flush();
         }
-        scan([&self.disk.bytes(0), &self.disk.bytes(1)]).map_err(Wrong::Refused)
+        let scan = scan([&self.disk.bytes(0), &self.disk.bytes(1)]).map_err(Wrong::Refused)?;
+        scan.damage.clone().map_or(Ok(scan), |damage| Err(Wrong::Refused(damage)))
     }
 
     /// Opens the store and saves until the power goes.
@@ -243,7 +244,7 @@ impl History {
     ) -> Option<bool> {
         loop {
             let segment = core.log.segment();
-            let room = core.room_for(records);
+            let room = core.room_for(blocks_for(records));
             self.counts.turns += u64::from(core.log.segment() != segment);
             match room {
                 Ok(Room::Here) => return Some(true),
@@ -347,10 +348,10 @@ impl History {
         self.unknown.push(vec![(path.clone(), version)]);
         core.files.save_durably(&path, version);
         let forgotten = match self.without {
-            Without::Forgetting => Beside::Done(()),
-            _ => core.beside(&path, || Ok::<(), ()>(())),
+            Without::Forgetting => Ok(()),
+            _ => core.forget(&[&path]),
         };
-        if forgotten != Beside::Done(()) {
+        if forgotten.is_err() {
             return false;
         }
         self.promise(vec![(path, version)]);

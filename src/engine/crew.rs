@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::super::pool::Pool;
+use super::pool::Pool;
 
 /// Items that a thread takes at once, at most.
 const PORTION_MAX: usize = 64;

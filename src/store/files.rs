@@ -1,0 +1,175 @@
+//! The files of a store, as a filesystem has them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::core::{Failure, Files, container};
+use super::layout::Layout;
+use super::log::format::{DirectoryId, Kind, Record};
+use super::unplaced;
+use crate::engine::crew;
+use crate::engine::pool::Pool;
+use crate::liveness;
+use crate::request::Level;
+
+/// Threads that publish one group, at most: more hinder each other in the filesystem.
+const WIDTH_MAX: usize = 4;
+
+/// Where each file is synced, threads wait for the same flushes.
+const SYNCED_WIDTH: usize = 64;
+
+/// How the files of a root come to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Following {
+    /// Later, by one sync of the filesystem, which is known to sync everything, and to tell what failed.
+    Shared,
+    /// Each by itself, before the answer: of this filesystem that is not known.
+    Each,
+    /// Not at all: they are in memory.
+    Nothing,
+}
+
+/// The files of a store.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub layout: Arc<Layout>,
+    /// The store's own directory.
+    pub own: Arc<OwnedFd>,
+    pub barrier: Barrier,
+    pool: Arc<Pool>,
+    width: usize,
+    /// Directories of removed containers that hold something of somebody else's.
+    left: Vec<String>,
+}
+
+/// Syncs everything that was published. Its descriptor was opened before anything was: only such a one is
+/// told of what could not be written (syncfs(2)).
+#[derive(Debug, Clone)]
+pub(crate) struct Barrier {
+    dir: Arc<OwnedFd>,
+    following: Following,
+}
+
+impl Barrier {
+    /// Of the filesystem of the store's own directory.
+    pub(crate) fn new(own: &Arc<OwnedFd>, following: Following) -> Barrier {
+        Barrier { dir: Arc::clone(own), following }
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        match self.following {
+            Following::Nothing => return Ok(()),
+            // They are durable.
+            Following::Each => {}
+            Following::Shared => rustix::fs::syncfs(&self.dir)?,
+        }
+        liveness::check(self.dir.as_fd())
+    }
+
+    /// The level at which a file is published.
+    fn level(&self) -> Level {
+        match self.following {
+            Following::Each => Level::Durable,
+            Following::Shared | Following::Nothing => Level::Atomic,
+        }
+    }
+}
+
+impl Tree {
+    pub(crate) fn new(
+        layout: Arc<Layout>,
+        own: Arc<OwnedFd>,
+        barrier: Barrier,
+        pool: Arc<Pool>,
+    ) -> Tree {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let width = match barrier.following {
+            Following::Each => SYNCED_WIDTH,
+            Following::Shared | Following::Nothing => processors.min(WIDTH_MAX),
+        };
+        Tree { layout, own, barrier, pool, width, left: Vec::new() }
+    }
+
+    /// Directories of containers that were removed since it was asked last, and are still there, for they
+    /// hold something of somebody else's.
+    pub(crate) fn take_left(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.left)
+    }
+}
+
+impl Files for Tree {
+    fn locate(&mut self, path: &str, make: bool) -> Result<DirectoryId, Failure> {
+        self.layout.locate(path, make)
+    }
+
+    fn sync_directories(&mut self) -> Result<(), Failure> {
+        match self.barrier.following {
+            Following::Nothing => Ok(()),
+            Following::Shared | Following::Each => self.layout.root.sync(),
+        }
+    }
+
+    fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        let answers = match records {
+            [record] => vec![self.layout.publish(record, self.barrier.level())],
+            records => self.publish_together(records),
+        };
+        // Behind all that was in them.
+        let mut removed: Vec<(&str, &DirectoryId)> = records
+            .iter()
+            .filter(|record| record.kind == Kind::Remove)
+            .map(|record| (container(&record.path), &record.directory))
+            .collect();
+        removed.dedup_by_key(|(id, _)| *id);
+        let is_to_sync = !removed.is_empty() && self.barrier.following == Following::Each;
+        for (id, directory) in removed {
+            if self.layout.remove_directory(id, directory) != Ok(true) {
+                self.left.push(id.to_owned());
+            }
+        }
+        if is_to_sync {
+            if let Err((_, errno)) = self.layout.root.sync() {
+                return vec![Err(errno); answers.len()];
+            }
+        }
+        answers
+    }
+
+    fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
+        unplaced::keep(self.own.as_fd(), record)
+    }
+
+    fn aside(&mut self) -> Result<Vec<Record>, Errno> {
+        unplaced::all(self.own.as_fd())
+    }
+
+    fn take_back(&mut self, path: &str) -> Result<(), Errno> {
+        unplaced::take_back(self.own.as_fd(), path)
+    }
+
+    fn sync(&mut self) -> Result<(), Errno> {
+        self.barrier.sync()
+    }
+}
+
+impl Tree {
+    fn publish_together(&self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        let items: Vec<(usize, Record, Result<(), Errno>)> = records
+            .iter()
+            .enumerate()
+            .map(|(index, record)| (index, (*record).clone(), Ok(())))
+            .collect();
+        let (layout, level) = (Arc::clone(&self.layout), self.barrier.level());
+        let published = crew::each(&self.pool, self.width, items, move |(_, record, answer)| {
+            *answer = layout.publish(record, level);
+        });
+        // What a thread has lost was not published.
+        let mut answers = vec![Err(Errno::IO); records.len()];
+        for (index, _, answer) in published {
+            answers[index] = answer;
+        }
+        answers
+    }
+}

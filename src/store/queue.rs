@@ -1,0 +1,118 @@
+//! Who waits for the log. Whoever comes and finds nobody at it carries out what waits, his own first; those
+//! who come meanwhile are the next group.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::log::format::Record;
+use super::{Committed, Route};
+use crate::engine::task::limits::Permit;
+use crate::error::Result;
+use crate::reply::Reply;
+
+/// A transaction that was accepted.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub records: Vec<Record>,
+    pub way: Way,
+    /// Its number among those that were accepted.
+    pub sequence: u64,
+    pub permit: Permit,
+    pub reply: Reply<Result<Committed>>,
+}
+
+/// How a transaction is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By the log.
+    Log,
+    /// Durably, beside the log.
+    Beside,
+    /// Whole or not at all, and not synced: pid files, and saves in memory.
+    Atomic,
+}
+
+impl Way {
+    pub(crate) fn route(self) -> Route {
+        match self {
+            Way::Log => Route::Logged,
+            Way::Beside | Way::Atomic => Route::Direct,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Pending>,
+    accepted: u64,
+    /// Somebody carries out what waits.
+    is_carried: bool,
+}
+
+impl Pending {
+    pub(crate) fn answer(self, answer: Result<Committed>) {
+        self.reply.send(answer);
+        // Whoever closes the store waits for the answers, too.
+        drop(self.permit);
+    }
+}
+
+impl Queue {
+    /// Accepts a transaction. `true`: whoever asks is to carry out what waits.
+    #[must_use = "if nobody carries it out, it waits for ever"]
+    pub(crate) fn push(&self, mut pending: Pending) -> bool {
+        let mut state = self.lock();
+        state.accepted += 1;
+        pending.sequence = state.accepted;
+        state.waiting.push_back(pending);
+        !std::mem::replace(&mut state.is_carried, true)
+    }
+
+    /// Takes the first that waits, and those behind it that `joins` it, up to the first that does not. `None`:
+    /// nobody waits, and whoever comes next carries.
+    pub(crate) fn take(
+        &self,
+        mut joins: impl FnMut(&Pending, &Pending) -> bool,
+    ) -> Option<Vec<Pending>> {
+        let mut state = self.lock();
+        let Some(first) = state.waiting.pop_front() else {
+            state.is_carried = false;
+            self.idle.notify_all();
+            return None;
+        };
+        let mut batch = vec![first];
+        while state.waiting.front().is_some_and(|next| joins(&batch[0], next)) {
+            batch.extend(state.waiting.pop_front());
+        }
+        Some(batch)
+    }
+
+    /// Whoever carries stops. `true`: somebody else has to go on.
+    #[must_use = "if nobody goes on, they wait for ever"]
+    pub(crate) fn leave(&self) -> bool {
+        let mut state = self.lock();
+        state.is_carried = !state.waiting.is_empty();
+        if !state.is_carried {
+            self.idle.notify_all();
+        }
+        state.is_carried
+    }
+
+    /// Waits until nothing that was accepted is under way.
+    pub(crate) fn wait_until_idle(&self) {
+        let mut state = self.lock();
+        while state.is_carried {
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,148 @@
+//! When the files are to follow the log: some seconds after a save, when a segment is full, at the end. The
+//! thread that sees to it, and those that wait for it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::reply::Reply;
+
+/// The answer to whoever closes the store.
+pub(crate) type Closed = Reply<Result<(), Errno>>;
+
+#[derive(Debug)]
+pub(crate) struct Spreader {
+    state: Mutex<State>,
+    changed: Condvar,
+    after: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The log has something since then that the files may lack.
+    since: Option<Instant>,
+    /// Somebody waits for a spread.
+    wanted: bool,
+    /// Spreads that have ended, and what came of the last.
+    ended: u64,
+    last: Result<(), Errno>,
+    closing: bool,
+    closers: Vec<Closed>,
+    /// The thread has ended.
+    is_over: bool,
+}
+
+/// What the thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Todo {
+    Spread,
+    /// For the last time.
+    End,
+}
+
+impl Spreader {
+    pub(crate) fn new(after: Duration) -> Spreader {
+        let state = State {
+            since: None,
+            wanted: false,
+            ended: 0,
+            last: Ok(()),
+            closing: false,
+            closers: Vec::new(),
+            is_over: false,
+        };
+        Spreader { state: Mutex::new(state), changed: Condvar::new(), after }
+    }
+
+    /// The log has something that the files may lack.
+    pub(crate) fn note(&self) {
+        let mut state = self.lock();
+        if state.since.is_none() {
+            state.since = Some(Instant::now());
+            self.changed.notify_all();
+        }
+    }
+
+    /// A spread is to begin, and nobody waits for it.
+    pub(crate) fn want(&self) {
+        self.lock().wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the end of a spread: of the one that is under way, or of the next.
+    pub(crate) fn wait(&self) -> Result<(), Errno> {
+        let mut state = self.lock();
+        let ended = state.ended;
+        state.wanted = true;
+        self.changed.notify_all();
+        while state.ended == ended && !state.is_over {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.ended == ended { Err(Errno::SHUTDOWN) } else { state.last }
+    }
+
+    /// The thread is to spread once more and to end; `closed` is told when it has.
+    pub(crate) fn close(&self, closed: Option<Closed>) {
+        let mut state = self.lock();
+        state.closing = true;
+        match closed {
+            Some(closed) if state.is_over => {
+                let last = state.last;
+                drop(state);
+                closed.send(last);
+            }
+            closed => state.closers.extend(closed),
+        }
+        self.changed.notify_all();
+    }
+
+    /// The thread: waits for something to do.
+    pub(crate) fn next(&self) -> Todo {
+        let mut state = self.lock();
+        loop {
+            if state.closing {
+                return Todo::End;
+            }
+            let due = state.since.map(|since| since + self.after);
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            if state.wanted || left.is_some_and(|left| left.is_zero()) {
+                state.wanted = false;
+                state.since = None;
+                return Todo::Spread;
+            }
+            state = match left {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// The thread: a spread has ended. `again`: in time, there is something left to do.
+    pub(crate) fn end(&self, spread: Result<(), Errno>, again: bool) {
+        let mut state = self.lock();
+        state.ended += 1;
+        state.last = spread;
+        if again && state.since.is_none() {
+            state.since = Some(Instant::now());
+        }
+        self.changed.notify_all();
+    }
+
+    /// The thread: it ends.
+    pub(crate) fn finish(&self, last: Result<(), Errno>) {
+        let mut state = self.lock();
+        (state.is_over, state.last) = (true, last);
+        let closers = std::mem::take(&mut state.closers);
+        self.changed.notify_all();
+        drop(state);
+        closers.into_iter().for_each(|closed| closed.send(last));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
