@@ -53,14 +53,18 @@ pub(crate) enum Refused {
 pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
     let look = inode::of(dir)?;
     let (key, generation) = ((look.device, look.inode), fork::generation());
-    if held().get_or_insert_default().insert(key, generation) == Some(generation) {
-        return Err(Refused::Held(Some(std::process::id())));
+    let patient_until = Instant::now() + PATIENCE;
+    // A store of this process's that was dropped may still be at its end.
+    while !note(key, generation) {
+        if Instant::now() >= patient_until {
+            return Err(Refused::Held(Some(std::process::id())));
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
     // From here on a failure takes the root off the list again.
     let noted = Noted { key, generation };
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, NAME, flags, Mode::RUSR | Mode::WUSR)?;
-    let patient_until = Instant::now() + PATIENCE;
     loop {
         match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
@@ -73,6 +77,17 @@ pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
     }
     note_holder(file.as_fd());
     Ok(Lock { _file: file, _noted: noted })
+}
+
+/// Puts a root on the list, if it is not there.
+fn note(key: Key, generation: u64) -> bool {
+    let mut held = held();
+    let held = held.get_or_insert_default();
+    if held.get(&key) == Some(&generation) {
+        return false;
+    }
+    held.insert(key, generation);
+    true
 }
 
 /// The process that holds the lock, if one does; its id in its pid namespace, if it could be read.

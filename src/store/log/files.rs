@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, IFlags, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::Medium;
@@ -66,6 +66,7 @@ fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
     for (index, name) in NAMES.into_iter().enumerate() {
         let file = rustix::fs::openat(&log, name, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+        write_in_place(&file);
         let header = SegmentHeader { log_id, index: index as u32, bytes };
         write_at(&file, &header.encode(), 0, ReadWriteFlags::empty())?;
         // Written, and not only given room: the first write of a block that was only given room changes
@@ -79,6 +80,14 @@ fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
         rustix::fs::fsync(&file)?;
     }
     rustix::fs::fsync(&log)
+}
+
+/// On a filesystem that writes each block anew, asks for this file's to be written in their place (ioctl_iflags(2)):
+/// then a full disk takes them all the same. Their checksums are the log's own.
+fn write_in_place(file: &OwnedFd) {
+    if let Ok(flags) = rustix::fs::ioctl_getflags(file) {
+        let _ = rustix::fs::ioctl_setflags(file, flags | IFlags::NOCOW);
+    }
 }
 
 /// Both names change in one step (renameat2(2)): at no moment there is no log.

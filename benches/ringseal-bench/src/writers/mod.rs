@@ -8,6 +8,7 @@ mod floor;
 mod fsys;
 mod ringseal;
 mod std_fs;
+mod store;
 mod tokio_fs;
 mod tokio_uring;
 
@@ -119,6 +120,7 @@ pub(crate) fn all() -> Vec<Entry> {
         fsys::entries(),
         crates::entries(),
         ringseal::entries(),
+        store::entries(),
         floor::entries(),
     ];
     parts.into_iter().flatten().collect()

@@ -1,0 +1,214 @@
+//! Whoever can write below the root leads nothing out of it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use ringseal::{Cause, OpenError, Outcome, Route, StateStore, Step, StoreOptions};
+use tempfile::tempdir;
+
+use crate::support::{Disk, need};
+use crate::{assert_state, file, open, places};
+
+#[test]
+fn ids_lead_nowhere_else() {
+    let dir = tempdir().unwrap();
+    let root = dir.path().join("root");
+    let store = open(&root);
+    store.save_bytes_blocking("a", "1").unwrap();
+    let long = "x".repeat(256);
+    for id in ["", ".", "..", "../x", "/etc", "a/b", "a\0", "a\n", ".ringseal", "ü", &long] {
+        let refused = [
+            store.save_bytes_blocking(id, "x").unwrap_err(),
+            store.remove_blocking(id).unwrap_err(),
+            store.write_pid_blocking(id, 1).unwrap_err(),
+            store.load_bytes_blocking(id).unwrap_err(),
+            store.load_blocking::<u32>(id).unwrap_err(),
+            pollster::block_on(store.load_bytes(id)).unwrap_err(),
+            store.transaction().save_bytes("b", "x").remove(id).commit_blocking().unwrap_err(),
+        ];
+        for error in refused {
+            assert!(matches!(error.cause(), Cause::InvalidRequest(_)), "{id:?}: {error}");
+            assert_eq!((error.step(), error.outcome()), (Step::Accept, Outcome::Unchanged));
+        }
+    }
+    for name in ["passwd", "../state.json", "state.json/", ""] {
+        let saved = store.transaction().save_file("a", name, "x").commit_blocking();
+        assert!(saved.is_err(), "{name:?}");
+        assert!(store.load_file_blocking("a", name).is_err());
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(store.list_blocking().unwrap(), ["a"]);
+}
+
+#[test]
+fn links_in_the_tree_are_not_followed() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let outside = root.parent().unwrap().join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("state.json"), "theirs").unwrap();
+        let store = open(&root);
+        store.save_bytes_blocking("a", "1").unwrap();
+        // Between two saves the directory becomes a link.
+        fs::rename(root.join("a"), root.join("moved")).unwrap();
+        symlink(&outside, root.join("a")).unwrap();
+        symlink("moved", root.join("inside")).unwrap();
+        for id in ["a", "inside"] {
+            let refused = [
+                store.save_bytes_blocking(id, "2").unwrap_err(),
+                store.write_pid_blocking(id, 2).unwrap_err(),
+                store.remove_blocking(id).unwrap_err(),
+                store.load_bytes_blocking(id).unwrap_err(),
+                store
+                    .transaction()
+                    .save_bytes("b", "x")
+                    .save_bytes(id, "2")
+                    .commit_blocking()
+                    .unwrap_err(),
+            ];
+            for error in refused {
+                assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{}: {error}", place.name());
+                assert_eq!(error.outcome(), Outcome::Unchanged);
+            }
+        }
+        assert_eq!(fs::read(outside.join("state.json")).unwrap(), b"theirs");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+        // Nothing of such a transaction is there, but perhaps an empty directory.
+        assert_eq!(store.load_bytes_blocking("b").unwrap(), None);
+        // A link in the place of the file is replaced, not written through.
+        store.save_bytes_blocking("c", "1").unwrap();
+        fs::remove_file(root.join("c/state.json")).unwrap();
+        symlink(outside.join("state.json"), root.join("c/state.json")).unwrap();
+        assert!(store.load_bytes_blocking("c").is_err(), "it is not read either");
+        store.save_bytes_blocking("c", "2").unwrap();
+        assert_state(&store, "c", "2");
+        assert_eq!(fs::read(outside.join("state.json")).unwrap(), b"theirs");
+        store.close_blocking().unwrap();
+    }
+}
+
+/// A container plants a link while the log holds its state: the replay does not follow it.
+#[test]
+fn a_replay_follows_no_link() {
+    for disk in crate::disks() {
+        let disk = need!(disk);
+        let root = disk.path().join("root");
+        let outside = disk.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        let store = open(&root);
+        store.save_all_blocking([("a", "1"), ("b", "2")]).unwrap();
+        fs::rename(root.join("a"), disk.path().join("moved")).unwrap();
+        symlink(&outside, root.join("a")).unwrap();
+        rustix::fs::syncfs(fs::File::open(&root).unwrap()).unwrap();
+        crate::cut_power!(disk, store);
+        let store = open(&root);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert_eq!(store.recovery().not_visible.len(), 1);
+        assert_state(&store, "b", "2");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        store.save_bytes_blocking("dir", "1").unwrap();
+        store.save_bytes_blocking("fifo", "1").unwrap();
+        for id in ["dir", "fifo"] {
+            fs::remove_file(root.join(id).join("state.json")).unwrap();
+        }
+        fs::create_dir(root.join("dir/state.json")).unwrap();
+        let fifo = root.join("fifo/state.json");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        for (id, errno) in [("dir", libc::EISDIR), ("fifo", libc::EINVAL)] {
+            let error = store.save_bytes_blocking(id, "2").unwrap_err();
+            assert_eq!((error.step(), error.raw_os_error()), (Step::Check, Some(errno)), "{error}");
+            assert_eq!(error.outcome(), Outcome::Unchanged);
+            assert_eq!(error.target(), root.join(id).join("state.json"));
+            // It does not hang either.
+            assert!(store.load_bytes_blocking(id).is_err());
+        }
+        store.save_bytes_blocking("good", "1").unwrap();
+    }
+}
+
+/// What is mounted over a container's directory has syncs of its own.
+#[test]
+fn a_mount_over_a_directory_is_saved_beside_the_log() {
+    let disk = need!(Disk::ext4());
+    let root = disk.path().join("root");
+    let store = open(&root);
+    store.save_bytes_blocking("a", "below").unwrap();
+    let mount = || {
+        let target = root.join("a");
+        let made = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(&target)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        Mounted(target)
+    };
+    let mounted = mount();
+    let committed = store.save_bytes_blocking("a", "above").unwrap();
+    assert_eq!(committed.route, Route::Direct);
+    assert_eq!(file(&root, "a").unwrap(), b"above");
+    let pair = store.transaction().save_bytes("a", "x").save_bytes("b", "x").commit_blocking();
+    let error = pair.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EXDEV), "{error}");
+    assert_eq!(store.remove_blocking("a").unwrap_err().raw_os_error(), Some(libc::EXDEV));
+    drop(mounted);
+    assert_eq!(file(&root, "a").unwrap(), b"below");
+    store.close_blocking().unwrap();
+}
+
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn the_stores_own_directory_is_its_users_alone() {
+    let refused = |prepare: &dyn Fn(&Path)| {
+        let dir = tempdir().unwrap();
+        prepare(dir.path());
+        let error = StateStore::open_blocking(dir.path()).unwrap_err();
+        (error, dir)
+    };
+    let (error, _dir) = refused(&|root| {
+        fs::create_dir(root.join(".ringseal")).unwrap();
+        fs::set_permissions(root.join(".ringseal"), fs::Permissions::from_mode(0o770)).unwrap();
+    });
+    assert!(matches!(error, OpenError::NotPrivate(_)), "{error}");
+    let (error, dir) = refused(&|root| {
+        let elsewhere = root.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o700)).unwrap();
+        symlink("elsewhere", root.join(".ringseal")).unwrap();
+    });
+    assert!(matches!(error, OpenError::Root(_)), "{error}");
+    assert_eq!(fs::read_dir(dir.path().join("elsewhere")).unwrap().count(), 0);
+    let (error, _dir) = refused(&|root| {
+        open(root).close_blocking().unwrap();
+        let log = root.join(".ringseal/log/log.1");
+        fs::set_permissions(log, fs::Permissions::from_mode(0o644)).unwrap();
+    });
+    assert!(matches!(error, OpenError::NotPrivate(path) if path.ends_with("log/log.1")));
+    let (error, _dir) = refused(&|root| {
+        open(root).close_blocking().unwrap();
+        let lock = root.join(".ringseal/lock");
+        fs::remove_file(&lock).unwrap();
+        symlink("/etc/passwd", lock).unwrap();
+    });
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    let reader = StoreOptions::new().open_read_only("/nowhere").unwrap_err();
+    assert!(matches!(reader, OpenError::Root(_)));
+}
