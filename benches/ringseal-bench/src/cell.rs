@@ -56,6 +56,11 @@ impl Cell {
         self.targets.len()
     }
 
+    /// Has each target a directory of its own?
+    pub(crate) fn has_directories(&self) -> bool {
+        self.layout == Layout::DirEach
+    }
+
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.payloads.iter().map(|bytes| bytes.len() as u64).sum()
     }

@@ -1,5 +1,6 @@
 //! Measures ringseal against other ways of saving files durably. See the README beside it.
 
+mod callers;
 mod cell;
 mod device;
 mod filesystem;
@@ -19,7 +20,7 @@ mod stop;
 mod writers;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -67,6 +68,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
             let report = run::run(&places, &measuring, &stop)?;
             return finish(&report, &measuring.output, &stop);
         }
+        Command::Callers { dir, places, calling } => return on_callers(dir, &places, &calling),
         Command::Loops { places, measuring } => return on_loops(&places, &measuring),
     }
     Ok(ExitCode::SUCCESS)
@@ -79,6 +81,24 @@ fn on_loops(places: &Places, measuring: &options::Measuring) -> Result<ExitCode>
     let report = run::run(loops.places(), measuring, &stop)?;
     drop(loops);
     finish(&report, &measuring.output, &stop)
+}
+
+fn on_callers(dirs: Vec<PathBuf>, places: &Places, calling: &options::Calling) -> Result<ExitCode> {
+    let rows = if dirs.is_empty() {
+        private_mounts::enter()?;
+        let stop = Stop::on_signals()?;
+        let loops = loops::Loops::make(places, &stop)?;
+        callers::run(loops.places(), calling, &stop)?
+    } else {
+        let stop = Stop::on_signals()?;
+        let places = dirs.into_iter().map(Place::of_dir).collect::<Result<Vec<_>>>()?;
+        callers::run(&places, calling, &stop)?
+    };
+    print!("{}", callers::table(&rows));
+    if let Some(path) = &calling.json {
+        write(path, &(serde_json::to_string_pretty(&rows)? + "\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What was measured is kept, also when a signal ended it early.

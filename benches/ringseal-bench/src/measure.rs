@@ -43,7 +43,8 @@ pub(crate) fn measure(
     Ok(Sample { time, cpu, heap, device })
 }
 
-fn cpu_time() -> Duration {
+/// User and system time of this process.
+pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -31,6 +31,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         measuring: Measuring,
     },
+    /// Many callers, each saving its own state again and again: saves a second, and latencies.
+    Callers {
+        /// A directory to measure in; without one, filesystems on loop devices (needs root).
+        #[arg(long, value_name = "DIR")]
+        dir: Vec<PathBuf>,
+        #[command(flatten)]
+        places: Places,
+        #[command(flatten)]
+        calling: Calling,
+    },
     /// Draw an earlier run: its JSON becomes an SVG.
     Plot {
         /// What `--json` wrote.
@@ -87,6 +97,34 @@ pub(crate) struct Measuring {
     pub list: bool,
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Calling {
+    /// How many.
+    #[arg(long, default_value = "64", value_parser = count)]
+    pub callers: usize,
+    /// Bytes of each state.
+    #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = bytes)]
+    pub size: u64,
+    /// How long each writer is measured in each round.
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub time: Duration,
+    /// Rounds.
+    #[arg(long, default_value = "5", value_parser = count)]
+    pub rounds: usize,
+    /// Only these writers.
+    #[arg(long, value_name = "WRITERS", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+impl Calling {
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,10 +4,11 @@
 //! sync, rename, sync of the directory.
 
 mod crates;
+pub(crate) mod databases;
 mod floor;
 mod fsys;
 mod ringseal;
-mod std_fs;
+pub(crate) mod std_fs;
 mod store;
 mod tokio_fs;
 mod tokio_uring;
@@ -121,6 +122,7 @@ pub(crate) fn all() -> Vec<Entry> {
         crates::entries(),
         ringseal::entries(),
         store::entries(),
+        databases::entries(),
         floor::entries(),
     ];
     parts.into_iter().flatten().collect()

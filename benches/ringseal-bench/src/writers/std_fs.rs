@@ -32,7 +32,8 @@ pub(super) fn entries() -> Vec<Entry> {
     ]
 }
 
-fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
+/// The five steps.
+pub(crate) fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
     let temp = temp_beside(target);
     let mut file = File::create_new(&temp)?;
     file.write_all(bytes)?;
