@@ -15,7 +15,7 @@ use super::layout::Layout;
 use super::lock::Lock;
 use super::log::Log;
 use super::log::files::{self as log_files, Segments, Unusable};
-use super::log::format::{BLOCK, Kind, Record, blocks_for};
+use super::log::format::{BLOCK, DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
 use super::spreader::{Spreader, Todo};
@@ -140,7 +140,16 @@ impl Committer {
             Ok(core) => core,
             Err(cause) => return self.refuse_all(batch, cause),
         };
-        let transactions = batch.iter().map(|pending| pending.records.clone()).collect();
+        let removed = self.layout.removed();
+        let records = |pending: &Pending| {
+            let mut records = pending.records.clone();
+            if pending.located != removed {
+                // Anew: theirs may have been among those that were removed.
+                records.iter_mut().for_each(|record| record.directory = DirectoryId::default());
+            }
+            records
+        };
+        let transactions = batch.iter().map(records).collect();
         let answers: Answers = core.commit(transactions);
         if self.following != Following::Shared {
             // What is visible is all that it can be.

@@ -192,7 +192,8 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     /// Commits transactions, each all of it or nothing; there must be room. What it answers for each is
-    /// durable and, unless it says otherwise of a change, visible. Their records get their directories here.
+    /// durable and, unless it says otherwise of a change, visible. A record that has no directory yet gets it
+    /// here.
     ///
     /// Of changes of one path only the last is made; the others count as made before it.
     pub(crate) fn commit(
@@ -242,8 +243,10 @@ impl<M: Medium, F: Files> Core<M, F> {
         let mut new = Vec::new();
         for mut records in transactions {
             let locate = |record: &mut Record| {
-                let make = record.kind == Kind::Replace;
-                record.directory = self.files.locate(&record.path, make)?;
+                if record.directory == DirectoryId::default() {
+                    let make = record.kind == Kind::Replace;
+                    record.directory = self.files.locate(&record.path, make)?;
+                }
                 let id = container(&record.path);
                 if self.durable.get(id).is_none_or(|known| !known.is(&record.directory)) {
                     new.push((located.len(), Box::<str>::from(id), record.directory));

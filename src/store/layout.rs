@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -41,6 +42,8 @@ pub(crate) struct Names {
 pub(crate) struct Layout {
     pub root: Root,
     pub names: Names,
+    /// Directories that the store has removed so far: what was located before may be gone.
+    removed: AtomicU64,
 }
 
 /// A container's directory, open.
@@ -72,6 +75,15 @@ pub(crate) fn record(kind: Kind, path: String, mode: u32, data: bytes::Bytes) ->
 }
 
 impl Layout {
+    pub(crate) fn new(root: Root, names: Names) -> Layout {
+        Layout { root, names, removed: AtomicU64::new(0) }
+    }
+
+    /// A number that changes whenever the store removes a directory.
+    pub(crate) fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Acquire)
+    }
+
     /// The path of a file, for whoever reads an error.
     pub(crate) fn shown(&self, path: &str) -> PathBuf {
         self.root.path().join(path)
@@ -173,6 +185,7 @@ impl Layout {
             Ok(_) | Err(Errno::NOENT) => return Ok(true),
             Err(errno) => return Err(errno),
         }
+        self.removed.fetch_add(1, Ordering::AcqRel);
         match rustix::fs::unlinkat(self.root.directory(), id, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),

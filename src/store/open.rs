@@ -134,7 +134,7 @@ pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, O
         Refused::Io(errno) => io(root.path().join(OWN).join("lock"), "lock", errno),
     })?;
     let own = Arc::new(own);
-    let layout = Arc::new(Layout { root, names: options.names.clone() });
+    let layout = Arc::new(Layout::new(root, options.names.clone()));
     let look = crate::inode::of(&*own).map_err(|errno| io(layout.shown(OWN), "look", errno))?;
     let nature = filesystem::nature(own.as_fd(), &look)
         .map_err(|errno| io(layout.shown(OWN), "look", errno))?;

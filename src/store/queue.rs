@@ -15,6 +15,8 @@ use crate::reply::Reply;
 pub(crate) struct Pending {
     pub records: Vec<Record>,
     pub way: Way,
+    /// [`Layout::removed`](super::layout::Layout::removed) before its records got their directories.
+    pub located: u64,
     /// Its number among those that were accepted.
     pub sequence: u64,
     pub permit: Permit,

@@ -57,7 +57,7 @@ pub enum Freshness {
 
 impl StateReader {
     pub(super) fn open(path: &Path, names: Names) -> Result<StateReader, OpenError> {
-        Ok(StateReader { layout: Layout { root: Root::open(path)?, names } })
+        Ok(StateReader { layout: Layout::new(Root::open(path)?, names) })
     }
 
     /// Reads a container's state as JSON; `None` if it has none.

@@ -221,13 +221,19 @@ impl Handle {
     /// Accepts a transaction; `here`: what waits is carried out on this thread, if nobody does so already.
     fn accept(
         &self,
-        records: Vec<Record>,
+        mut records: Vec<Record>,
         way: Way,
         permit: Permit,
         here: bool,
     ) -> Answer<Result<Committed>> {
         let (reply, answer) = channel(self.generation);
-        let pending = Pending { records, way, sequence: 0, permit, reply };
+        let located = self.committer.layout.removed();
+        if let (Way::Log, [record]) = (way, &mut records[..]) {
+            // What fails here is asked again, and answered, when it has its turn.
+            let make = record.kind == Kind::Replace;
+            record.directory = self.committer.layout.locate(&record.path, make).unwrap_or_default();
+        }
+        let pending = Pending { records, way, located, sequence: 0, permit, reply };
         if self.committer.queue.push(pending) {
             match here {
                 true => self.committer.carry(Some(&answer)),
