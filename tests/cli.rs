@@ -15,6 +15,8 @@ mod recover;
 mod refusals;
 #[path = "cli/signals.rs"]
 mod signals;
+#[path = "cli/store.rs"]
+mod store;
 #[path = "cli/usage.rs"]
 mod usage;
 #[path = "cli/write.rs"]

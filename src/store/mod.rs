@@ -205,6 +205,11 @@ impl StateStore {
         self.handle.committer.layout.root.path()
     }
 
+    /// The name of a container's state file.
+    pub fn state_name(&self) -> &str {
+        &self.handle.committer.layout.names.state
+    }
+
     /// Saves a container's state as JSON, without a trailing newline; makes its directory if it is missing.
     ///
     /// # Errors

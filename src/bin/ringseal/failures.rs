@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use ringseal::{Cause, Error, Outcome, StartError, Why};
+use ringseal::{Cause, Error, OpenError, Outcome, StartError, Why};
 use serde_json::{Value, json};
 
 use crate::text::complain;
@@ -99,6 +99,23 @@ impl Failure {
             _ => None,
         };
         Failure::new(target, "start", error, errno)
+    }
+
+    /// A store that could not be opened.
+    pub fn of_open(root: impl Into<PathBuf>, error: &OpenError) -> Failure {
+        match error {
+            OpenError::Io { source, .. } => {
+                Failure::new(root, "open", error, source.raw_os_error())
+            }
+            OpenError::Root(cause) => Failure {
+                target: cause.target().to_owned(),
+                step: cause.step().name(),
+                errno: cause.raw_os_error(),
+                cause: cause.cause().to_string(),
+                outcome: cause.outcome(),
+            },
+            other => Failure::new(root, "open", other, None),
+        }
     }
 
     /// The same failure of another target: a path under which the user knows it.

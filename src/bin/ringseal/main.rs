@@ -7,11 +7,13 @@ mod checkpoint;
 mod directory;
 mod failures;
 mod flushes;
+mod log;
 mod output;
 mod probe;
 mod recover;
 mod signals;
 mod source;
+mod store;
 mod summary;
 mod text;
 mod walk;
@@ -49,7 +51,13 @@ enum Command {
     /// Save the state files of every container below one directory into another
     #[command(after_help = EXIT_STATUS)]
     Checkpoint(checkpoint::Arguments),
-    /// Remove the temporary files of dead writers from a directory
+    /// Save, load, list, remove and verify the states of a store
+    #[command(after_help = EXIT_STATUS)]
+    Store(store::Arguments),
+    /// Show what the log of a store holds
+    #[command(after_help = EXIT_STATUS)]
+    Log(log::Arguments),
+    /// Recover a store, or remove the temporary files of dead writers from a directory
     #[command(after_help = EXIT_STATUS)]
     Recover(recover::Arguments),
     /// Show what this host and a directory's filesystem can promise
@@ -66,6 +74,8 @@ fn main() -> ExitCode {
     let ending = match command {
         Command::Write(arguments) => write::run(arguments, json),
         Command::Checkpoint(arguments) => checkpoint::run(arguments, json),
+        Command::Store(arguments) => store::run(arguments, json),
+        Command::Log(arguments) => log::run(arguments, json),
         Command::Recover(arguments) => recover::run(arguments, json),
         Command::Probe(arguments) => probe::run(arguments, json),
     };

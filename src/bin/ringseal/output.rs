@@ -7,10 +7,10 @@
 //!
 //! | field | type | meaning |
 //! | --- | --- | --- |
-//! | `command` | string | `write`, `checkpoint`, `recover` or `probe` |
+//! | `command` | string | `write`, `checkpoint`, `recover`, `store`, `log` or `probe` |
 //! | `failures` | array | one object for each failure, as below; empty is good |
 //! | `failures[].target` | string | the file or directory that was to be changed or read |
-//! | `failures[].step` | string | a step of the library, such as `write` or `sync-directory`; or the command's own: `start` (engine, signals), `read` (the source), `remove` (a leftover) |
+//! | `failures[].step` | string | a step of the library, such as `write` or `sync-directory`; or the command's own: `start` (engine, signals), `read` (the source), `remove` (a leftover), `open` (a store), `publish` (a file that is durable and not yet visible) |
 //! | `failures[].errno` | number or null | the kernel's error number, where there is one |
 //! | `failures[].outcome` | string | what is true of the target now: `unchanged`, `replaced_durability_unknown` or `unknown` |
 //! | `failures[].message` | string | the line on standard error, without `ringseal: ` |
@@ -54,6 +54,43 @@
 //! | `leftovers[].removed` | bool | it is gone |
 //! | `removed`, `left` | number | how many are gone, how many are there |
 //! | `not_entered` | array of strings | directories of other filesystems, which were not entered |
+//! | `store` | object or null | of a store whose root this is; null if it is none |
+//! | `store.replayed` | array of strings | files that were put into place, or removed, from the log |
+//! | `store.torn` | number | writes to the log that a crash had cut short |
+//! | `store.not_visible` | array | `path` and `errno` of what could not be put into its place, and is kept in `.ringseal/unplaced` |
+//! | `store.damage` | string or null | always null here: a damaged log is a failure |
+//! | `store.behind` | array of strings | with `--dry-run`, instead of these: files that the log is newer than |
+//!
+//! `store`:
+//!
+//! | field | type | meaning |
+//! | --- | --- | --- |
+//! | `root` | string | the root |
+//! | `action` | string | `save`, `load`, `list`, `remove`, `verify` or `checkpoint` |
+//! | `recovered` | number | files that the opening had to put right |
+//! | `bytes` | number | `save`, `checkpoint`, `load`: bytes of the files |
+//! | `durability`, `route` | string | `save`, `remove`, `checkpoint`: `durable` or `volatile`; `logged` or `direct` |
+//! | `left` | array of strings | `remove`: directories that stay, for they hold files that are not the store's |
+//! | `state` | string | `load`: the state |
+//! | `ids` | array of strings | `list` |
+//! | `states` | number | `verify`: those that there are; the unreadable ones are failures |
+//! | `files` | number | `checkpoint`: files saved, in one transaction |
+//!
+//! `log`:
+//!
+//! | field | type | meaning |
+//! | --- | --- | --- |
+//! | `root` | string | the root |
+//! | `log` | object or null | null if there is none |
+//! | `log.segment_bytes` | number | of each of the two segments |
+//! | `log.sequence`, `log.epoch` | number | the highest of anything in it |
+//! | `log.live` | array | writes that count: their changes may be missing in the files |
+//! | `log.live[].sequence`, `epoch`, `segment`, `block` | number | which, and where |
+//! | `log.live[].kind` | string | `changes`, `open` or `spread` |
+//! | `log.live[].spread` | number | when it was written, the files had everything up to this number |
+//! | `log.live[].changes` | array | `id`, `name`, `size` (null: removed) and `forgotten` |
+//! | `log.torn` | array of numbers | writes that a crash cut short |
+//! | `log.damage` | string or null | what was acknowledged and cannot be read |
 //!
 //! `probe`:
 //!

@@ -1,22 +1,24 @@
-//! `ringseal recover`: removes the temporary files of dead writers.
+//! `ringseal recover`: puts the files of a store right after a crash, and removes the temporary files of dead
+//! writers.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use ringseal::{Error, Leftover};
+use ringseal::{Error, Freshness, Leftover, StateStore, StoreOptions};
 use serde_json::{Value, json};
 
 use crate::failures::{Failure, Failures};
 use crate::output::{Ending, Report};
+use crate::store::recovery_to_json;
 use crate::text::{count, shown};
 use crate::walk::{Step, Visited, Walk};
 
 /// The options of `ringseal recover`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The directory in which files were saved
+    /// The directory in which files were saved; if it is the root of a store, its log is replayed
     directory: PathBuf,
-    /// Only say what would be removed
+    /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
     /// Look below it, too; no link is followed, no other filesystem entered
@@ -30,12 +32,18 @@ struct Found {
     directories: u64,
     leftovers: Vec<Leftover>,
     not_entered: Vec<PathBuf>,
+    store: Option<Value>,
+    /// What is to be said of the store.
+    said: String,
 }
 
 /// Runs the command.
 pub fn run(arguments: Arguments, as_json: bool) -> Ending {
     let mut failures = Failures::new(as_json);
     let mut found = Found::default();
+    if let Err(failure) = found.recover_store(&arguments) {
+        failures.add(failure);
+    }
     if arguments.recursive {
         for step in Walk::new(arguments.directory.clone()) {
             match step {
@@ -57,6 +65,44 @@ pub fn run(arguments: Arguments, as_json: bool) -> Ending {
 }
 
 impl Found {
+    /// If there is a store: what its log has and the files lack is put into them.
+    fn recover_store(&mut self, arguments: &Arguments) -> Result<(), Failure> {
+        let root = &arguments.directory;
+        let has_store = root.join(".ringseal").symlink_metadata().is_ok_and(|own| own.is_dir());
+        if !has_store {
+            return Ok(());
+        }
+        let failed = |error| Failure::of_open(root, &error);
+        if arguments.dry_run {
+            let reader = StoreOptions::new().open_read_only(root).map_err(failed)?;
+            let behind = match reader.freshness().map_err(failed)? {
+                Freshness::Behind { files } => files,
+                _ => Vec::new(),
+            };
+            self.say(&behind, "would be put right from the log");
+            let behind = behind.iter().map(|path| path.to_string_lossy());
+            self.store = Some(json!({ "behind": behind.collect::<Vec<_>>() }));
+            return Ok(());
+        }
+        let store = StateStore::open_blocking(root).map_err(failed)?;
+        let recovery = store.recovery();
+        self.say(&recovery.replayed, "put right from the log");
+        for hidden in &recovery.not_visible {
+            let why = std::io::Error::from_raw_os_error(hidden.errno);
+            let path = shown(&hidden.path);
+            self.said.push_str(&format!("{path}: kept in .ringseal/unplaced: {why}\n"));
+        }
+        self.leftovers.extend(recovery.leftovers.iter().cloned());
+        self.store = Some(recovery_to_json(&store));
+        Ok(store.close_blocking()?)
+    }
+
+    fn say(&mut self, files: &[PathBuf], what: &str) {
+        for path in files {
+            self.said.push_str(&format!("{}: {what}\n", shown(path)));
+        }
+    }
+
     fn look(&mut self, directory: Visited, dry_run: bool, failures: &mut Failures) {
         let Visited { path, handle } = directory;
         let found = match dry_run {
@@ -88,7 +134,7 @@ impl Found {
     }
 
     fn to_text(&self, dry_run: bool) -> String {
-        let mut text = String::new();
+        let mut text = self.said.clone();
         for Leftover { path, owner, removed } in &self.leftovers {
             let verdict = match (removed, owner.is_dead()) {
                 (true, _) => "removed",
@@ -129,6 +175,7 @@ impl Found {
             "removed": self.removed(),
             "left": self.leftovers.len() as u64 - self.removed(),
             "not_entered": not_entered.collect::<Vec<_>>(),
+            "store": self.store,
         })
     }
 }
