@@ -28,6 +28,9 @@ pub(crate) struct Job {
     pub place: Place,
     pub settled: Settled,
     pub create_new: bool,
+    /// The temporary file and the target change names, and then the old version is removed; by plain calls
+    /// only.
+    pub exchanges: bool,
     /// Its number among those that its writer accepted; 0 without a writer.
     pub sequence: u64,
     asked: Asked,
@@ -109,7 +112,8 @@ impl Job {
         let Options { mode, keep_mode, keep_owner, level, .. } = *options;
         let asked = Asked { mode, keep_mode, keep_owner, level };
         let (temp, sequence) = (temp::unique(), 0);
-        Ok(Job { place, settled, create_new, sequence, asked, temp, link, progress })
+        let exchanges = false;
+        Ok(Job { place, settled, create_new, exchanges, sequence, asked, temp, link, progress })
     }
 
     /// The step to run, or `None` when the save has ended, well or not.

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::Result;
@@ -76,6 +76,7 @@ fn call(
             rustix::fs::renameat(dir, &job.link, dir, previous)
         }
         Step::SyncPrevious | Step::SyncDirectory => rustix::fs::fsync(dir),
+        Step::Rename if job.exchanges => exchange(job),
         Step::Rename => {
             let flags = job.rename_flags();
             rustix::fs::renameat_with(dir, &job.temp, dir, &job.place.name, flags)
@@ -88,6 +89,28 @@ fn call(
         Step::Accept | Step::MakeDirectory | Step::OpenDirectory | Step::Check | Step::Log => {
             Ok(())
         }
+    }
+}
+
+/// A rename that does not put one file over another, for where the filesystem writes the new one out at once
+/// then.
+fn exchange(job: &Job) -> Result<(), Errno> {
+    let (dir, temp, name) = (job.place.dir.as_fd(), &job.temp, &job.place.name);
+    let rename = |flags| rustix::fs::renameat_with(dir, temp, dir, name, flags);
+    match rename(RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        // Nothing stands there, or the filesystem does not know it.
+        Err(Errno::NOENT | Errno::INVAL) => return rename(RenameFlags::empty()),
+        Err(errno) => return Err(errno),
+    }
+    match rustix::fs::unlinkat(dir, temp, AtFlags::empty()) {
+        // Somebody has put a directory there meanwhile.
+        Err(errno @ (Errno::ISDIR | Errno::PERM)) => {
+            rename(RenameFlags::EXCHANGE)?;
+            Err(errno)
+        }
+        // It is the target all the same. What stays is found by whoever recovers.
+        _ => Ok(()),
     }
 }
 

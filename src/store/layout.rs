@@ -16,6 +16,7 @@ use super::id;
 use super::log::files::is_private;
 use super::log::format::{DirectoryId, Kind, Record};
 use crate::error::{Cause, Error, Result};
+use crate::filesystem;
 use crate::inode;
 use crate::job::Job;
 use crate::place::Place;
@@ -44,6 +45,8 @@ pub(crate) struct Layout {
     pub names: Names,
     /// Directories that the store has removed so far: what was located before may be gone.
     removed: AtomicU64,
+    /// A rename over a file makes this filesystem write the new one out at once: ext4, with `auto_da_alloc`.
+    writes_out_renamed: bool,
 }
 
 /// A container's directory, open.
@@ -76,7 +79,8 @@ pub(crate) fn record(kind: Kind, path: String, mode: u32, data: bytes::Bytes) ->
 
 impl Layout {
     pub(crate) fn new(root: Root, names: Names) -> Layout {
-        Layout { root, names, removed: AtomicU64::new(0) }
+        let writes_out_renamed = filesystem::name(root.directory()) == Ok("ext4");
+        Layout { root, names, removed: AtomicU64::new(0), writes_out_renamed }
     }
 
     /// A number that changes whenever the store removes a directory.
@@ -157,7 +161,11 @@ impl Layout {
                 Level::Atomic => Ok(()),
             };
         }
-        let saved = self.job(container.dir, &record.path, record.mode, level);
+        let saved = self.job(container.dir, &record.path, record.mode, level).map(|mut job| {
+            // The log has it: there is no hurry to write it out.
+            job.exchanges = self.writes_out_renamed && level == Level::Atomic;
+            job
+        });
         let saved = saved.and_then(|job| crate::engine::calls::carry(job, &record.data));
         saved.map(drop).map_err(|error| errno_of(&error))
     }

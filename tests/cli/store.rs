@@ -45,7 +45,8 @@ fn it_does_by_hand_what_the_store_does() {
     let output = store(&root, &["remove", "web-2"], "");
     assert_status(&output, 0);
     let left = root.join("web-2");
-    let line = format!("{}: it stays, for it holds files that are not the store's\n", left.display());
+    let line =
+        format!("{}: it stays, for it holds files that are not the store's\n", left.display());
     assert_eq!(stdout(&output), line);
     for (gone, action) in [("web-2", "load"), ("web-3", "load"), ("web-3", "remove")] {
         let output = store(&root, &[action, gone], "");
@@ -106,7 +107,10 @@ fn a_log_is_shown_and_recovered() {
     // While it is open everybody may look, and nobody else may write.
     let shown = json(&run(["log", path, "--json"]));
     let changes = &shown["log"]["live"].as_array().unwrap().last().unwrap()["changes"];
-    assert_eq!(changes[1], json!({"id": "b", "name": "state.json", "size": null, "forgotten": false}));
+    assert_eq!(
+        changes[1],
+        json!({"id": "b", "name": "state.json", "size": null, "forgotten": false})
+    );
     let refused = run(["recover", path]);
     assert_status(&refused, 1);
     let pid = std::process::id();
