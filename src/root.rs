@@ -53,8 +53,8 @@ impl Root {
             existing = above.pop();
         }
         // Who made that one may not have lived to sync it. Above it, this user may not look.
-        if let Some(Ok(holder)) = existing.and_then(Path::parent).map(holder_of) {
-            holder.sync().map_err(|(step, errno)| {
+        if let Some(existing) = existing {
+            sync_holder(existing).map_err(|(step, errno)| {
                 Error::new(&path, step, Outcome::ReplacedDurabilityUnknown, errno)
             })?;
         }
@@ -198,6 +198,22 @@ impl Root {
         let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::statat(self.base(at), name, flags)
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
+    }
+}
+
+/// Syncs the directory that holds one which is there, so that this one is durable; where it is of another mount,
+/// or cannot be written, that is nobody's concern here.
+fn sync_holder(existing: &Path) -> Result<(), (Step, Errno)> {
+    let Some(Ok(holder)) = existing.parent().map(holder_of) else { return Ok(()) };
+    let Ok(Ok(mount)) = Root::open(existing).map(|root| mount_of(&root.directory)) else {
+        return Ok(());
+    };
+    if mount_of(&holder.directory) != Ok(mount) {
+        return Ok(());
+    }
+    match holder.sync() {
+        Err((_, Errno::ROFS | Errno::INVAL)) => Ok(()),
+        synced => synced,
     }
 }
 

@@ -112,11 +112,6 @@ impl Running {
         self.order.route().leaves_to_caller(job, payload_len)
     }
 
-    /// Its threads.
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        self.order.route().pool()
-    }
-
     pub(crate) fn status(&self) -> EngineStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

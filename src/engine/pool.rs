@@ -105,7 +105,8 @@ impl Pool {
                 } else {
                     drop(state);
                 }
-                work();
+                // A panic, of a waker perhaps, must not take the thread and its place away.
+                let _ = catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
                 state.busy -= 1;
                 continue;

@@ -45,10 +45,6 @@ impl Route {
         }));
     }
 
-    pub(super) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
     /// Is there a ring, whose lacks a save has to know?
     pub(super) fn has_ring(&self) -> bool {
         self.ring.is_some()

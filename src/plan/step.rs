@@ -87,6 +87,9 @@ pub enum Outcome {
     /// Readers see the new version, but a later step failed: a power cut may bring the old one
     /// back. It is never a mixture of both.
     ReplacedDurabilityUnknown,
+    /// A [`StateStore`](crate::StateStore) only: it is in the log and will stand, but the files do not show it,
+    /// or are not durable themselves yet. The next opening sees to it.
+    DurableNotVisible,
     /// The engine was lost before it could say: the target is the whole old version or the whole
     /// new one. Read it before you decide.
     Unknown,
@@ -98,6 +101,7 @@ impl Outcome {
         match self {
             Outcome::Unchanged => "unchanged",
             Outcome::ReplacedDurabilityUnknown => "replaced_durability_unknown",
+            Outcome::DurableNotVisible => "durable_not_visible",
             Outcome::Unknown => "unknown",
         }
     }
@@ -108,6 +112,7 @@ impl fmt::Display for Outcome {
         f.write_str(match self {
             Outcome::Unchanged => "unchanged",
             Outcome::ReplacedDurabilityUnknown => "replaced, durability unknown",
+            Outcome::DurableNotVisible => "durable, not yet visible",
             Outcome::Unknown => "unknown",
         })
     }

@@ -265,6 +265,7 @@ fn what_an_end_says_is_true() {
                     Outcome::Unchanged => assert!(!world.replaced, "{context}"),
                     Outcome::ReplacedDurabilityUnknown => assert!(world.replaced, "{context}"),
                     Outcome::Unknown => panic!("the engine was not lost: {context}"),
+                    Outcome::DurableNotVisible => panic!("there is no log: {context}"),
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
@@ -14,14 +14,15 @@ use super::files::{Barrier, Following, Tree};
 use super::layout::Layout;
 use super::lock::Lock;
 use super::log::Log;
-use super::log::files::{self as log_files, Segments, Unusable};
+use super::log::files::{self as log_files, NotPlaced, Proof, Segments};
 use super::log::format::{BLOCK, DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
 use super::spreader::{Spreader, Todo};
-use super::{Committed, NotVisible};
+use super::{Committed, NotVisible, unplaced};
+use crate::engine::pool::Pool;
+use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
-use crate::filesystem;
 use crate::plan::{Outcome, Step};
 use crate::receipt::{Durability, Receipt};
 use crate::reply::Answer;
@@ -31,8 +32,12 @@ use crate::writer::Writer;
 /// Blocks of a group that several transactions share, at most: the larger, the longer each waits.
 const SHARED_MAX: usize = (1 << 20) / BLOCK;
 
-/// Saves beside the log that are made together, at most.
-const BESIDE_MAX: usize = 1024;
+/// Saves beside the log that are made together, at most: each holds two descriptors meanwhile.
+fn beside_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (descriptors / 8).clamp(1, 128)
+}
 
 /// An open store: what its handles and its thread share.
 #[derive(Debug)]
@@ -43,7 +48,10 @@ pub(crate) struct Committer {
     /// `None`: there is no log here.
     pub core: Option<Mutex<Core<Segments, Tree>>>,
     pub size: Size,
-    pub writer: Writer,
+    pub pool: Arc<Pool>,
+    /// For saves beside the log that come together. With threads of its own: one of `pool` waits for it.
+    pub writer: OnceLock<Option<Writer>>,
+    pub limits: Arc<Limits>,
     pub queue: Queue,
     pub spreader: Spreader,
     pub following: Following,
@@ -58,8 +66,7 @@ pub(crate) struct Committer {
 pub(crate) struct Size {
     pub segment: Mutex<u64>,
     pub max: u64,
-    /// See [`Segments::open`].
-    pub writes_over: bool,
+    pub proof: Proof,
 }
 
 type Answers = Vec<Result<Published, NotCommitted>>;
@@ -82,7 +89,7 @@ impl Committer {
     /// A thread of the pool carries out what waits.
     pub(crate) fn carry_by_thread(self: &Arc<Committer>) {
         let committer = Arc::clone(self);
-        self.writer.pool().run(Box::new(move || committer.carry::<()>(None)));
+        self.pool.run(Box::new(move || committer.carry::<()>(None)));
     }
 
     /// Can the next that waits be carried out with the first of a batch?
@@ -101,7 +108,7 @@ impl Committer {
             }
             Way::Beside | Way::Atomic => {
                 while !batch.is_empty() {
-                    let rest = batch.split_off(batch.len().min(BESIDE_MAX));
+                    let rest = batch.split_off(self.fitting(&batch));
                     self.beside(batch);
                     batch = rest;
                 }
@@ -109,14 +116,21 @@ impl Committer {
         }
     }
 
-    /// How many of these go into one group.
+    /// How many of these go into one group: they, or the marks of their paths.
     fn fitting(&self, batch: &[Pending]) -> usize {
+        let by_log = batch[0].way == Way::Log;
+        let max = SHARED_MAX.min(self.segment() as usize / BLOCK / 4);
         let mut blocks = 0;
         let fits = |pending: &&Pending| {
-            blocks += blocks_for(&pending.records);
-            blocks <= SHARED_MAX.min(self.segment() as usize / BLOCK / 4)
+            blocks += match by_log {
+                true => blocks_for(&pending.records),
+                // However long a path is, a mark takes less than a block.
+                false => pending.records.len().div_ceil(4),
+            };
+            blocks <= max
         };
-        batch.iter().take_while(fits).count().max(1)
+        let most = if by_log { batch.len() } else { beside_max() };
+        batch.iter().take(most).take_while(fits).count().max(1)
     }
 
     /// Are the files in memory?
@@ -150,27 +164,30 @@ impl Committer {
             records
         };
         let transactions = batch.iter().map(records).collect();
-        let answers: Answers = core.commit(transactions);
+        let mut answers: Answers = core.commit(transactions);
+        let left = core.files().take_left();
         if self.following != Following::Shared {
             // What is visible is all that it can be.
             let _ = core.spread().and_then(|()| core.note_spread());
         } else {
             self.spreader.note();
         }
-        self.show_hidden(core.hidden());
-        let left = core.files().take_left();
-        drop(core);
-
-        let mut newest: HashMap<String, u64> = HashMap::new();
-        for pending in &batch {
-            for record in &pending.records {
-                newest.insert(record.path.clone(), pending.sequence);
+        for (pending, answer) in batch.iter().zip(&mut answers) {
+            let is_gone =
+                matches!(answer, Err(NotCommitted::Before(_, Step::OpenDirectory, Errno::NOENT)));
+            if is_gone && pending.removes() {
+                self.remove_aside(&mut core, pending, answer);
             }
         }
+        self.show_hidden(core.hidden());
+        drop(core);
+
+        let is_made = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+        let newest = newest_of(is_made.map(|(pending, _)| pending));
         let mut elsewhere = Vec::new();
         for (pending, answer) in batch.into_iter().zip(answers) {
             match answer {
-                Err(NotCommitted::Before(Step::OpenDirectory, Errno::XDEV))
+                Err(NotCommitted::Before(_, Step::OpenDirectory, Errno::XDEV))
                     if pending.is_save() =>
                 {
                     elsewhere.push(Pending { way: Way::Beside, ..pending });
@@ -184,6 +201,24 @@ impl Committer {
         // Its directory is another mount's, of which the log's syncs say nothing.
         if !elsewhere.is_empty() {
             self.beside(elsewhere);
+        }
+    }
+
+    /// A container whose directory is gone, and of which something was set aside: that goes.
+    fn remove_aside(
+        &self,
+        core: &mut Core<Segments, Tree>,
+        pending: &Pending,
+        answer: &mut Result<Published, NotCommitted>,
+    ) {
+        let paths = pending.records.iter().map(|record| record.path.as_str());
+        let aside: Vec<&str> = paths.filter(|path| core.hidden().contains_key(*path)).collect();
+        let marks: Vec<Record> = aside.iter().map(|path| core::mark(path)).collect();
+        if aside.is_empty() || core.room_for(blocks_for(&marks)) != Ok(Room::Here) {
+            return;
+        }
+        if core.forget(&aside).is_ok() {
+            *answer = Ok(pending.records.iter().map(|_| Ok(())).collect());
         }
     }
 
@@ -240,7 +275,15 @@ impl Committer {
             drop(open);
             self.spreader.wait()?;
         };
-        open.renew(make_log(&self.own, segment, self.size.writes_over)?);
+        match make_log(&self.own, segment, self.size.proof) {
+            Ok(log) => open.renew(log),
+            Err(NotPlaced::Unchanged(errno)) => return Err(errno),
+            Err(NotPlaced::Unknown(errno)) => {
+                // What is appended to the one may not be found if the other is.
+                open.close(errno);
+                return Err(errno);
+            }
+        }
         *self.size.segment.lock().unwrap_or_else(PoisonError::into_inner) = segment;
         Ok(())
     }
@@ -249,7 +292,13 @@ impl Committer {
     /// of their paths.
     fn beside(&self, batch: Vec<Pending>) {
         let Some(core) = &self.core else {
-            let answers = self.make(&batch);
+            let mut answers = self.make(&batch);
+            for (pending, answer) in batch.iter().zip(&mut answers) {
+                if let (true, Err(errno)) = (answer.is_ok(), self.show_newer(pending)) {
+                    let outcome = Outcome::ReplacedDurabilityUnknown;
+                    *answer = Err(Error::new(self.shown(pending), Step::Log, outcome, errno));
+                }
+            }
             return self.answer_beside(batch, answers);
         };
         let paths = batch.iter().flat_map(|pending| &pending.records);
@@ -259,13 +308,11 @@ impl Committer {
             Err(cause) => return self.refuse_all(batch, cause),
         };
         let mut answers = self.make(&batch);
-        let is_done = |answer: &Result<Made>| {
-            !answer.as_ref().is_err_and(|error| error.outcome() == Outcome::Unchanged)
-        };
+        // One whose fate is not known may lose against what the log has; that was acknowledged.
         let changed: Vec<&str> = batch
             .iter()
             .zip(&answers)
-            .filter(|(_, answer)| is_done(answer))
+            .filter(|(_, answer)| answer.is_ok())
             .flat_map(|(pending, _)| pending.records.iter().map(|record| record.path.as_str()))
             .collect();
         if let Err(errno) = open.forget(&changed) {
@@ -281,6 +328,18 @@ impl Committer {
         self.answer_beside(batch, answers);
     }
 
+    /// Without a log: what was set aside of these paths is older than what was saved now.
+    fn show_newer(&self, pending: &Pending) -> Result<(), Errno> {
+        for record in &pending.records {
+            let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+            if hidden.contains_key(&record.path) {
+                unplaced::take_back(self.own.as_fd(), &record.path)?;
+                hidden.remove(&record.path);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes changes of files, without the log, and answers for each.
     fn make(&self, batch: &[Pending]) -> Vec<Result<Made>> {
         if let [pending] = batch {
@@ -290,6 +349,11 @@ impl Committer {
             };
             return vec![made];
         }
+        let Some(writer) = self.writer() else {
+            // No thread can be made for it.
+            let save = |pending: &Pending| self.save(&pending.records[0], pending.way);
+            return batch.iter().map(|pending| save(pending).map(Made::Saved)).collect();
+        };
         // Saves only; they share their syncs.
         let mut requests = Vec::new();
         let mut answers: Vec<Option<Result<Made>>> = Vec::new();
@@ -306,7 +370,7 @@ impl Committer {
             }
         }
         let synced = if self.is_volatile() { Ok(()) } else { self.layout.root.sync() };
-        let saved = self.writer.replace_all_blocking(requests);
+        let saved = writer.replace_all_blocking(requests);
         let mut saved = saved.into_iter();
         let answer = |(pending, answer): (&Pending, Option<Result<Made>>)| {
             let path = &pending.records[0].path;
@@ -326,6 +390,10 @@ impl Committer {
         batch.iter().zip(answers).map(answer).collect()
     }
 
+    fn writer(&self) -> Option<&Writer> {
+        self.writer.get_or_init(|| Writer::new().ok()).as_ref()
+    }
+
     /// One save on this thread.
     fn save(&self, record: &Record, way: Way) -> Result<Receipt> {
         let layout = &self.layout;
@@ -342,26 +410,22 @@ impl Committer {
     /// Removes a container without the log.
     fn remove(&self, pending: &Pending) -> Result<Made> {
         let layout = &self.layout;
-        let mut directory = None;
-        for record in &pending.records {
-            let failed = |failure| layout.error(&record.path, failure);
-            let found = layout.locate(&record.path, false).map_err(failed)?;
-            let record = Record { directory: found, ..record.clone() };
-            let published = layout.publish(&record, Level::Durable);
-            published.map_err(|errno| failed((Step::Rename, errno)))?;
-            directory = Some(found);
-        }
         let id = container(&pending.records[0].path);
-        let directory = directory.unwrap_or_default();
+        let located = layout.locate(&pending.records[0].path, false);
+        let directory = located.map_err(|failure| layout.error(id, failure))?;
+        let mut outcome = Outcome::Unchanged;
+        for record in &pending.records {
+            let record = Record { directory, ..record.clone() };
+            let published = layout.publish(&record, Level::Durable);
+            published.map_err(|errno| {
+                Error::new(layout.shown(&record.path), Step::Rename, outcome, errno)
+            })?;
+            // From now on something is gone.
+            outcome = Outcome::ReplacedDurabilityUnknown;
+        }
         let is_gone = layout.remove_directory(id, &directory) == Ok(true);
         if !self.is_volatile() {
-            let outcome = Outcome::ReplacedDurabilityUnknown;
             let failed = |(step, errno)| Error::new(layout.shown(id), step, outcome, errno);
-            if !is_gone {
-                let dir = layout.open(id).map_err(|errno| failed((Step::SyncDirectory, errno)))?;
-                rustix::fs::fsync(&dir.dir)
-                    .map_err(|errno| failed((Step::SyncDirectory, errno)))?;
-            }
             layout.root.sync().map_err(failed)?;
         }
         Ok(Made::Removed { is_gone })
@@ -376,8 +440,11 @@ impl Committer {
     ) -> Result<Committed> {
         let published = match answer {
             Ok(published) => published,
-            Err(NotCommitted::Before(step, errno)) => {
-                let path = pending.records.first().map_or("", |record| &record.path);
+            Err(NotCommitted::Before(index, step, errno)) => {
+                let path = pending.records.get(index).map_or("", |record| match record.kind {
+                    Kind::Remove => container(&record.path),
+                    Kind::Replace | Kind::Forget => &record.path,
+                });
                 return Err(self.layout.error(path, (step, errno)));
             }
             Err(NotCommitted::Refused(refused)) => {
@@ -389,11 +456,6 @@ impl Committer {
             let path = self.layout.shown(&record.path);
             published.err().map(|errno| NotVisible { path, errno: errno.raw_os_error() })
         });
-        // A single version that another has overtaken within the group.
-        let overtaken_by = match &pending.records[..] {
-            [record] => newest.get(&record.path).copied(),
-            _ => None,
-        };
         let ids = pending.records.iter().filter(|record| record.kind == Kind::Remove);
         let mut left: Vec<PathBuf> = ids
             .map(|record| container(&record.path))
@@ -406,13 +468,15 @@ impl Committer {
             durability: self.durability(),
             route: pending.way.route(),
             bytes: pending.bytes(),
-            coalesced_into: overtaken_by.filter(|sequence| *sequence != pending.sequence),
+            coalesced_into: pending.overtaken_by(newest),
             not_visible: hidden.collect(),
             left,
         })
     }
 
     fn answer_beside(&self, batch: Vec<Pending>, answers: Vec<Result<Made>>) {
+        let is_made = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+        let newest = newest_of(is_made.map(|(pending, _)| pending));
         for (pending, answer) in batch.into_iter().zip(answers) {
             let committed = |made| {
                 let (durability, coalesced, left) = match made {
@@ -428,7 +492,7 @@ impl Committer {
                     route: pending.way.route(),
                     bytes: pending.bytes(),
                     // The writer's numbers are not the store's.
-                    coalesced_into: coalesced.map(|_| pending.sequence),
+                    coalesced_into: coalesced.and_then(|_| pending.overtaken_by(&newest)),
                     not_visible: Vec::new(),
                     left,
                 }
@@ -478,23 +542,44 @@ impl Committer {
 
     /// The thread that lets the files follow the log.
     pub(crate) fn follow(&self) {
-        while self.spreader.next() == Todo::Spread {
-            let spread = self.spread();
-            // What came while it was under way, or what failed, is to be spread some time too.
-            let again = self.core.as_ref().is_some_and(|core| {
-                let core = lock(core);
-                !core.is_spread() && !core.is_closed()
-            });
-            self.spreader.end(spread, again);
-        }
-        // Nobody has a handle any more, or all were told that it is closed.
-        self.queue.wait_until_idle();
-        let mut last = self.spread();
-        while last.is_ok() && self.core.as_ref().is_some_and(|core| !lock(core).is_spread()) {
-            last = self.spread();
-        }
+        // Whatever happens here: nobody is to wait for ever, and the root is free.
+        let last = catch_unwind(AssertUnwindSafe(|| self.follow_to_the_end()));
+        let last = last.unwrap_or(Err(Errno::CANCELED));
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.pool.close();
         self.spreader.finish(last);
+    }
+
+    fn follow_to_the_end(&self) -> Result<(), Errno> {
+        while self.spreader.next() == Todo::Spread {
+            self.spread_once();
+        }
+        if let Some(lock) = &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            lock.is_to_end();
+        }
+        // What was accepted is made, and may have to wait for a spread.
+        while !(self.queue.is_idle() && self.limits.is_drained()) {
+            if self.spreader.is_still_wanted() {
+                self.spread_once();
+            }
+        }
+        loop {
+            let last = self.spread();
+            if last.is_err() || self.core.as_ref().is_none_or(|core| lock(core).is_spread()) {
+                return last;
+            }
+        }
+    }
+
+    fn spread_once(&self) {
+        let spread = self.spread();
+        // What came while it was under way, or what failed, is to be spread some time too.
+        let again = self.core.as_ref().is_some_and(|core| {
+            let core = lock(core);
+            !core.is_spread() && !core.is_closed()
+        });
+        self.spreader.end(spread, again);
     }
 
     /// Brings it about that the files have durably what the log has now, and says so in the log. Saves go
@@ -505,22 +590,15 @@ impl Committer {
         let begun = open.begin_spread();
         self.show_hidden(open.hidden());
         let Some(spreading) = begun? else { return open.note_spread() };
-        let written = open.paths_of(&spreading);
+        let written = open.written_by(&spreading);
         drop(open);
-        let synced = self.barrier.sync().and_then(|()| self.check_blocks(&written));
+        let written: Vec<(&str, u64)> =
+            written.iter().map(|(path, len)| (path.as_str(), *len)).collect();
+        let synced = self.barrier.sync(&written);
         let mut open = lock(core);
         let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
         self.show_hidden(open.hidden());
         ended
-    }
-
-    /// Has each file that was written its room on the disk? See `filesystem::may_drop_blocks`.
-    fn check_blocks(&self, paths: &[String]) -> Result<(), Errno> {
-        if !filesystem::may_drop_blocks(self.own.as_fd()) {
-            return Ok(());
-        }
-        let has_blocks = |path: &String| self.layout.has_blocks(path);
-        if paths.iter().all(has_blocks) { Ok(()) } else { Err(Errno::IO) }
     }
 }
 
@@ -528,18 +606,17 @@ impl Committer {
 pub(crate) fn make_log(
     own: &OwnedFd,
     segment: u64,
-    writes_over: bool,
-) -> Result<Log<Segments>, Errno> {
+    proof: Proof,
+) -> Result<Log<Segments>, NotPlaced> {
     let random = RandomState::new();
     let mut id = [0; 16];
     id[..8].copy_from_slice(&random.hash_one(std::process::id()).to_le_bytes());
     id[8..].copy_from_slice(&random.hash_one(std::time::SystemTime::now()).to_le_bytes());
-    log_files::create(own.as_fd(), segment, id)?;
-    let segments = Segments::open(own.as_fd(), writes_over).map_err(|unusable| match unusable {
-        Unusable::Io(errno) => errno,
-        _ => Errno::IO,
-    })?;
-    Log::begin(segments, &Scan::of_new(id, segment))
+    let segments = log_files::make_new(own.as_fd(), segment, id, proof);
+    let log = Log::begin(segments.map_err(NotPlaced::Unchanged)?, &Scan::of_new(id, segment));
+    let log = log.map_err(NotPlaced::Unchanged)?;
+    log_files::put_in_place(own.as_fd())?;
+    Ok(log)
 }
 
 fn lock(core: &Mutex<Core<Segments, Tree>>) -> MutexGuard<'_, Core<Segments, Tree>> {
@@ -597,7 +674,24 @@ impl Way {
     }
 }
 
+/// The number of the last of each path.
+fn newest_of<'a>(batch: impl Iterator<Item = &'a Pending>) -> HashMap<String, u64> {
+    let mut newest = HashMap::new();
+    for pending in batch {
+        for record in &pending.records {
+            newest.insert(record.path.clone(), pending.sequence);
+        }
+    }
+    newest
+}
+
 impl Pending {
+    /// The number of the newer version that was made in place of this one, if it is a single one.
+    fn overtaken_by(&self, newest: &HashMap<String, u64>) -> Option<u64> {
+        let [record] = &self.records[..] else { return None };
+        newest.get(&record.path).copied().filter(|sequence| *sequence != self.sequence)
+    }
+
     fn removes(&self) -> bool {
         self.records.first().is_some_and(|record| record.kind == Kind::Remove)
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::log::format::{DirectoryId, Kind, Record};
+use super::log::format::{DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::log::{AppendError, Log, Medium};
 use crate::plan::Step;
@@ -36,9 +36,13 @@ pub(crate) trait Files {
     /// Takes back what was set aside of a path, durably.
     fn take_back(&mut self, path: &str) -> Result<(), Errno>;
 
-    /// All that was published before this began is on the disk, and the filesystem is alive.
-    fn sync(&mut self) -> Result<(), Errno>;
+    /// All that was published before this began is on the disk, these files for certain, and the filesystem
+    /// is alive.
+    fn sync(&mut self, written: &[Written<'_>]) -> Result<(), Errno>;
 }
+
+/// A path, and the bytes of the file that was published there.
+pub(crate) type Written<'a> = (&'a str, u64);
 
 /// A step that failed before anything was changed, and why.
 pub(crate) type Failure = (Step, Errno);
@@ -85,6 +89,8 @@ pub(crate) struct Hidden {
 #[must_use = "the files are to be synced, and the end to be told"]
 pub(crate) struct Spreading {
     upto: u64,
+    /// Of which log.
+    log: u64,
 }
 
 /// Why the log does not take something.
@@ -101,15 +107,9 @@ pub(crate) enum Refused {
 /// Why a transaction was not committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotCommitted {
-    /// A step before the log failed; nothing was changed.
-    Before(Step, Errno),
+    /// A step before the log failed, for this one of its records; nothing was changed.
+    Before(usize, Step, Errno),
     Refused(Refused),
-}
-
-impl From<Failure> for NotCommitted {
-    fn from((step, errno): Failure) -> NotCommitted {
-        NotCommitted::Before(step, errno)
-    }
 }
 
 impl From<Refused> for NotCommitted {
@@ -156,17 +156,21 @@ impl<M: Medium, F: Files> Core<M, F> {
         self.log.segment()
     }
 
+    /// It takes nothing any more, for this reason.
+    pub(crate) fn close(&mut self, errno: Errno) {
+        self.refuse(errno);
+    }
+
     /// Does it take nothing any more?
     pub(crate) fn is_closed(&self) -> bool {
         self.refuses.is_some()
     }
 
-    /// The paths of files that a spread covers.
-    pub(crate) fn paths_of(&self, spreading: &Spreading) -> Vec<String> {
-        let covered = |(_, unspread): &(&String, &Unspread)| {
-            unspread.seq <= spreading.upto && unspread.record.kind == Kind::Replace
-        };
-        self.unspread.iter().filter(covered).map(|(path, _)| path.clone()).collect()
+    /// The files that a spread covers.
+    pub(crate) fn written_by(&self, spreading: &Spreading) -> Vec<(String, u64)> {
+        let covered = self.unspread.values().filter(|unspread| unspread.seq <= spreading.upto);
+        let written = covered.filter_map(|unspread| written(&unspread.record));
+        written.map(|(path, len)| (path.to_owned(), len)).collect()
     }
 
     /// Have the files everything that the log has, durably?
@@ -210,60 +214,97 @@ impl<M: Medium, F: Files> Core<M, F> {
         }
         let records: Vec<Record> = last.into_values().cloned().collect();
         if records.is_empty() {
-            return located.into_iter().map(|one| Ok(one.map(|_| Published::new())?)).collect();
+            return located.into_iter().map(|one| one.map(|_| Published::new())).collect();
         }
         let seq = match self.append(&records) {
             Ok(seq) => seq,
             Err(refused) => {
                 let refused = NotCommitted::from(refused);
-                return located
-                    .into_iter()
-                    .map(|one| one.map_or_else(|why| Err(why.into()), |_| Err(refused)))
-                    .collect();
+                return located.into_iter().map(|one| one.and(Err(refused))).collect();
             }
         };
-        // Only now: a file can reach the disk before its record, and would replace the old version.
-        let published = self.files.publish(&records.iter().collect::<Vec<_>>());
         let mut answers = BTreeMap::new();
-        for (record, published) in records.into_iter().zip(published) {
-            self.note_published(&record, published);
-            let path = record.path.clone();
-            answers.insert(path.clone(), published);
-            self.unspread.insert(path, Unspread { record, seq });
+        let vanished = self.publish(records, seq, &mut answers);
+        if !vanished.is_empty() {
+            self.save_again(vanished, &mut answers);
         }
         let answer = |record: &Record| answers.get(&record.path).copied().unwrap_or(Ok(()));
         let answer = |records: Vec<Record>| records.iter().map(answer).collect();
         located.into_iter().map(|located| Ok(answer(located?))).collect()
     }
 
+    /// Makes what the log has visible. What it gives back was saved to a directory that is not there any more.
+    fn publish(
+        &mut self,
+        records: Vec<Record>,
+        seq: u64,
+        answers: &mut BTreeMap<String, Result<(), Errno>>,
+    ) -> Vec<Record> {
+        // Only now: a file can reach the disk before its record, and would replace the old version.
+        let published = self.files.publish(&records.iter().collect::<Vec<_>>());
+        let mut vanished = Vec::new();
+        for (record, published) in records.into_iter().zip(published) {
+            self.note_published(&record, published);
+            let path = record.path.clone();
+            answers.insert(path.clone(), published);
+            if record.kind == Kind::Replace && matches!(published, Err(Errno::NOENT | Errno::STALE))
+            {
+                vanished.push(Record { directory: DirectoryId::default(), ..record.clone() });
+            }
+            self.unspread.insert(path, Unspread { record, seq });
+        }
+        vanished
+    }
+
+    /// Somebody else has removed a directory, or made it again, while it was saved to: it is saved to the one
+    /// that is there now, once.
+    fn save_again(
+        &mut self,
+        records: Vec<Record>,
+        answers: &mut BTreeMap<String, Result<(), Errno>>,
+    ) {
+        let located = self.locate(records.into_iter().map(|record| vec![record]).collect());
+        let records: Vec<Record> = located.into_iter().flatten().flatten().collect();
+        if records.is_empty() || !self.log.has_room(blocks_for(&records)) {
+            return;
+        }
+        if let Ok(seq) = self.append(&records) {
+            self.publish(records, seq, answers);
+        }
+    }
+
     /// Finds the directories of records, or makes them, and sees to it that they are on the disk: the log's
     /// writes do not bring them there. What fails for one record fails for its transaction.
-    fn locate(&mut self, transactions: Vec<Vec<Record>>) -> Vec<Result<Vec<Record>, Failure>> {
-        let mut located: Vec<Result<Vec<Record>, Failure>> = Vec::new();
+    fn locate(&mut self, transactions: Vec<Vec<Record>>) -> Vec<Result<Vec<Record>, NotCommitted>> {
+        let mut located: Vec<Result<Vec<Record>, NotCommitted>> = Vec::new();
         let mut new = Vec::new();
         for mut records in transactions {
-            let locate = |record: &mut Record| {
+            let locate = |(index, record): (usize, &mut Record)| {
                 if record.directory == DirectoryId::default() {
                     let make = record.kind == Kind::Replace;
-                    record.directory = self.files.locate(&record.path, make)?;
+                    let found = self.files.locate(&record.path, make);
+                    record.directory =
+                        found.map_err(|(step, errno)| NotCommitted::Before(index, step, errno))?;
                 }
                 let id = container(&record.path);
                 if self.durable.get(id).is_none_or(|known| !known.is(&record.directory)) {
-                    new.push((located.len(), Box::<str>::from(id), record.directory));
+                    new.push((located.len(), index, Box::<str>::from(id), record.directory));
                 }
                 Ok(())
             };
-            let found = records.iter_mut().try_for_each(locate);
+            let found = records.iter_mut().enumerate().try_for_each(locate);
             located.push(found.map(|()| records));
         }
         if new.is_empty() {
             return located;
         }
         let synced = self.files.sync_directories();
-        for (index, id, directory) in new {
+        for (transaction, index, id, directory) in new {
             match synced {
                 Ok(()) => drop(self.durable.insert(id, directory)),
-                Err(failure) => located[index] = Err(failure),
+                Err((step, errno)) => {
+                    located[transaction] = Err(NotCommitted::Before(index, step, errno));
+                }
             }
         }
         located
@@ -286,9 +327,11 @@ impl<M: Medium, F: Files> Core<M, F> {
         }
         let marks: Vec<Record> = held.iter().map(|path| mark(path)).collect();
         self.append(&marks).map_err(Refused::errno)?;
+        for path in &held {
+            self.unspread.remove(*path);
+            self.hidden.remove(*path);
+        }
         for path in held {
-            self.unspread.remove(path);
-            self.hidden.remove(path);
             if self.aside.contains(path) {
                 self.files.take_back(path)?;
                 self.aside.remove(path);
@@ -328,7 +371,7 @@ impl<M: Medium, F: Files> Core<M, F> {
             return Ok(None);
         }
         self.place()?;
-        Ok(Some(Spreading { upto: self.log.last() }))
+        Ok(Some(Spreading { upto: self.log.last(), log: self.log.id() }))
     }
 
     /// Takes the answer of the sync that followed. If it failed, it is all done again, from what the log
@@ -341,6 +384,10 @@ impl<M: Medium, F: Files> Core<M, F> {
         if let Some(errno) = self.refuses {
             return Err(errno);
         }
+        if spreading.log != self.log.id() {
+            // It was renewed meanwhile, for the files had everything.
+            return Ok(());
+        }
         let upto = match synced {
             Ok(()) => spreading.upto,
             Err(errno) => {
@@ -348,7 +395,9 @@ impl<M: Medium, F: Files> Core<M, F> {
                 // files says nothing. Each is made anew.
                 self.publish_again(errno);
                 self.place()?;
-                if let Err(errno) = self.files.sync() {
+                let all = self.unspread.values().map(|unspread| &unspread.record);
+                let written: Vec<Written<'_>> = all.filter_map(written).collect();
+                if let Err(errno) = self.files.sync(&written) {
                     self.refuse(errno);
                     return Err(errno);
                 }
@@ -375,7 +424,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// All of a spread, here and now.
     pub(crate) fn spread(&mut self) -> Result<(), Errno> {
         let Some(spreading) = self.begin_spread()? else { return Ok(()) };
-        let synced = self.files.sync();
+        let synced = self.files.sync(&[]);
         self.end_spread(spreading, synced)
     }
 
@@ -445,25 +494,25 @@ pub(crate) fn replay(
     let again: Vec<&Record> = aside.iter().filter(is_newest).collect();
     let from_log: Vec<&Record> =
         last.values().copied().filter(|record| record.kind != Kind::Forget).collect();
+    // In one go: a directory goes only if nothing is to be put into it.
+    let all: Vec<&Record> = again.iter().chain(&from_log).copied().collect();
     let mut hidden = BTreeMap::new();
-    let mut is_to_sync = false;
-    for (record, published) in again.iter().zip(files.publish(&again)) {
+    let mut placed = Vec::new();
+    for (index, (record, published)) in all.iter().zip(files.publish(&all)).enumerate() {
         match published {
-            Ok(()) => is_to_sync = true,
-            Err(errno) => drop(hidden.insert(record.path.clone(), Hidden::kept(record, errno))),
-        }
-    }
-    for (record, published) in from_log.iter().zip(files.publish(&from_log)) {
-        match published {
-            Ok(()) => is_to_sync = true,
+            Ok(()) => placed.push(record),
             Err(errno) => {
-                files.set_aside(record)?;
+                if index >= again.len() {
+                    files.set_aside(record)?;
+                }
                 hidden.insert(record.path.clone(), Hidden::kept(record, errno));
             }
         }
     }
-    if is_to_sync {
-        files.sync()?;
+    if !placed.is_empty() {
+        let placed: Vec<Written<'_>> =
+            placed.into_iter().filter_map(|record| written(record)).collect();
+        files.sync(&placed)?;
     }
     // Only now: until then it was the only one that is sure to be whole.
     for record in aside.iter().filter(|record| !hidden.contains_key(&record.path)) {
@@ -481,6 +530,16 @@ pub(crate) fn mark(path: &str) -> Record {
 /// The id in a path.
 pub(crate) fn container(path: &str) -> &str {
     path.split_once('/').map_or(path, |(id, _)| id)
+}
+
+/// What a record has written, if it is a file.
+fn written(record: &Record) -> Option<Written<'_>> {
+    (record.kind == Kind::Replace).then_some((record.path.as_str(), record.data.len() as u64))
+}
+
+/// The changes of a log that count: the last of each path, unless it was made void.
+pub(crate) fn changes(scan: &Scan) -> impl Iterator<Item = &Record> {
+    last_of_each_path(scan).into_values().filter(|record| record.kind != Kind::Forget)
 }
 
 /// What the log says of each path.

@@ -1,18 +1,19 @@
 //! The files of a store, as a filesystem has them.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::core::{Failure, Files, container};
+use super::core::{Failure, Files, Written, container};
 use super::layout::Layout;
 use super::log::format::{DirectoryId, Kind, Record};
 use super::unplaced;
 use crate::engine::crew;
 use crate::engine::pool::Pool;
-use crate::liveness;
 use crate::request::Level;
+use crate::{filesystem, liveness};
 
 /// Threads that publish one group, at most: more hinder each other in the filesystem.
 const WIDTH_MAX: usize = 4;
@@ -49,21 +50,31 @@ pub(crate) struct Tree {
 #[derive(Debug, Clone)]
 pub(crate) struct Barrier {
     dir: Arc<OwnedFd>,
+    layout: Arc<Layout>,
     following: Following,
+    /// See [`filesystem::may_drop_blocks`].
+    may_drop_blocks: bool,
 }
 
 impl Barrier {
     /// Of the filesystem of the store's own directory.
-    pub(crate) fn new(own: &Arc<OwnedFd>, following: Following) -> Barrier {
-        Barrier { dir: Arc::clone(own), following }
+    pub(crate) fn new(own: &Arc<OwnedFd>, layout: &Arc<Layout>, following: Following) -> Barrier {
+        let may_drop_blocks =
+            following == Following::Shared && filesystem::may_drop_blocks(own.as_fd());
+        let (dir, layout) = (Arc::clone(own), Arc::clone(layout));
+        Barrier { dir, layout, following, may_drop_blocks }
     }
 
-    pub(crate) fn sync(&self) -> Result<(), Errno> {
+    /// Syncs, and looks whether these files have their room on the disk.
+    pub(crate) fn sync(&self, written: &[Written<'_>]) -> Result<(), Errno> {
         match self.following {
             Following::Nothing => return Ok(()),
             // They are durable.
             Following::Each => {}
             Following::Shared => rustix::fs::syncfs(&self.dir)?,
+        }
+        if self.may_drop_blocks && !written.iter().all(|one| self.layout.has_blocks(*one)) {
+            return Err(Errno::IO);
         }
         liveness::check(self.dir.as_fd())
     }
@@ -112,16 +123,20 @@ impl Files for Tree {
     }
 
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        self.left.clear();
         let answers = match records {
             [record] => vec![self.layout.publish(record, self.barrier.level())],
             records => self.publish_together(records),
         };
-        // Behind all that was in them.
-        let mut removed: Vec<(&str, &DirectoryId)> = records
-            .iter()
-            .filter(|record| record.kind == Kind::Remove)
-            .map(|record| (container(&record.path), &record.directory))
-            .collect();
+        // Behind all that was in them; but not what a file was saved to.
+        let of_kind = |kind| {
+            let records = records.iter().filter(move |record| record.kind == kind);
+            records.map(|record| (container(&record.path), &record.directory))
+        };
+        let saved_to: HashSet<&str> = of_kind(Kind::Replace).map(|(id, _)| id).collect();
+        let mut removed: Vec<(&str, &DirectoryId)> = of_kind(Kind::Remove).collect();
+        removed.retain(|(id, _)| !saved_to.contains(id));
+        removed.sort_by_key(|(id, _)| *id);
         removed.dedup_by_key(|(id, _)| *id);
         let is_to_sync = !removed.is_empty() && self.barrier.following == Following::Each;
         for (id, directory) in removed {
@@ -142,15 +157,15 @@ impl Files for Tree {
     }
 
     fn aside(&mut self) -> Result<Vec<Record>, Errno> {
-        unplaced::all(self.own.as_fd())
+        unplaced::all(self.own.as_fd(), true)
     }
 
     fn take_back(&mut self, path: &str) -> Result<(), Errno> {
         unplaced::take_back(self.own.as_fd(), path)
     }
 
-    fn sync(&mut self) -> Result<(), Errno> {
-        self.barrier.sync()
+    fn sync(&mut self, written: &[Written<'_>]) -> Result<(), Errno> {
+        self.barrier.sync(written)
     }
 }
 

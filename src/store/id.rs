@@ -7,7 +7,8 @@ pub(crate) fn check(id: &str) -> Result<(), &'static str> {
     match id {
         "" => Err("the id is empty"),
         "." | ".." => Err("the id names a directory itself"),
-        ".ringseal" => Err("the id is the store's own"),
+        // Also where a directory does not tell cases apart.
+        _ if id.eq_ignore_ascii_case(".ringseal") => Err("the id is the store's own"),
         _ if id.len() > 255 => Err("the id is longer than 255 bytes"),
         _ if !id.bytes().all(is_allowed) => {
             Err("the id has other characters than letters, digits, `_`, `+`, `-` and `.`")
@@ -32,6 +33,7 @@ mod tests {
             ".",
             "..",
             ".ringseal",
+            ".RingSeal",
             "a/b",
             "/",
             "../x",

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::core::{Failure, container};
+use super::core::{Failure, Written, container};
 use super::id;
 use super::log::files::is_private;
 use super::log::format::{DirectoryId, Kind, Record};
@@ -27,6 +27,10 @@ use crate::sys::handle::Handle;
 
 /// The store's own directory.
 pub(crate) const OWN: &str = ".ringseal";
+
+/// The largest file that a store saves or reads: whoever can write to a container's directory could else take
+/// all memory by a file that is larger, or seems to be.
+pub(crate) const FILE_MAX: u64 = 256 << 20;
 
 /// What the files of a container are called, and which modes they and their directory have.
 #[derive(Debug, Clone)]
@@ -118,7 +122,8 @@ impl Layout {
         made.map_err(|errno| (Step::MakeDirectory, errno))
     }
 
-    /// Finds the directory of a path, or makes it, and looks whether a file can be at the path.
+    /// Finds the directory of a path, for a removal; or makes it, for a save, and looks whether a file can be at
+    /// the path.
     pub(crate) fn locate(&self, path: &str, make: bool) -> Result<DirectoryId, Failure> {
         let (id, name) = split(path);
         let container = match self.open(id) {
@@ -129,6 +134,10 @@ impl Layout {
             container => container,
         };
         let container = container.map_err(|errno| (Step::OpenDirectory, errno))?;
+        if !make {
+            // To be removed, whatever it is.
+            return Ok(container.id);
+        }
         match inode::at(&container.dir, &c_string(name)) {
             Ok(look) => match look.kind {
                 FileType::RegularFile | FileType::Symlink => Ok(container.id),
@@ -153,7 +162,8 @@ impl Layout {
         };
         if record.kind == Kind::Remove {
             match rustix::fs::unlinkat(&container.dir, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
+                // A directory that somebody has made there stays, with the one that it is in.
+                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
                 Err(errno) => return Err(errno),
             }
             return match level {
@@ -193,8 +203,10 @@ impl Layout {
             Ok(_) | Err(Errno::NOENT) => return Ok(true),
             Err(errno) => return Err(errno),
         }
+        let removed = rustix::fs::unlinkat(self.root.directory(), id, AtFlags::REMOVEDIR);
+        // Behind it: whoever has seen the number before has seen the directory before.
         self.removed.fetch_add(1, Ordering::AcqRel);
-        match rustix::fs::unlinkat(self.root.directory(), id, AtFlags::REMOVEDIR) {
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(errno) => Err(errno),
@@ -240,11 +252,14 @@ impl Layout {
         if !look.kind.is_file() {
             return Err((Step::Check, Errno::INVAL));
         }
-        let mut data = Vec::with_capacity(look.size as usize + 1);
-        let mut file = std::fs::File::from(file);
+        let mut data = Vec::new();
+        let room = look.size.min(FILE_MAX) as usize + 1;
+        data.try_reserve_exact(room).map_err(|_| check(Errno::NOMEM))?;
+        let mut file = std::io::Read::take(std::fs::File::from(file), FILE_MAX + 1);
         match std::io::Read::read_to_end(&mut file, &mut data) {
+            Ok(read) if read as u64 > FILE_MAX => Err(check(Errno::FBIG)),
             Ok(_) => Ok(Some(data)),
-            Err(error) => Err((Step::Check, Errno::from_io_error(&error).unwrap_or(Errno::IO))),
+            Err(error) => Err(check(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
         }
     }
 
@@ -254,12 +269,12 @@ impl Layout {
         dir.is_ok_and(|dir| inode::at(dir, &c_string(name)).is_ok())
     }
 
-    /// Has a file its room on the disk? One that is not there needs none.
-    pub(crate) fn has_blocks(&self, path: &str) -> bool {
+    /// Has a file its room on the disk? One that is not there, or is another by now, needs none.
+    pub(crate) fn has_blocks(&self, (path, len): Written<'_>) -> bool {
         let (id, name) = split(path);
         let Ok(container) = self.open(id) else { return true };
-        let look = inode::at(&container.dir, &c_string(name));
-        look.map_or(true, |look| look.allocated >= look.size || !look.kind.is_file())
+        let Ok(look) = inode::at(&container.dir, &c_string(name)) else { return true };
+        look.allocated >= look.size || look.size != len || !look.kind.is_file()
     }
 
     /// An error of a path.

@@ -22,16 +22,23 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Roots that this process holds, by the numbers of their directories, and in which generation of forks
 /// they were taken: what a parent holds is not this process's.
-static HELD: Mutex<Option<HashMap<Key, u64>>> = Mutex::new(None);
+static HELD: Mutex<Option<HashMap<Key, Entry>>> = Mutex::new(None);
 
 type Key = (u64, u64);
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    generation: u64,
+    /// Its store is at its end: the root will be free.
+    ends: bool,
+}
 
 /// The lock of a root. Dropped, it is free.
 #[derive(Debug)]
 pub(crate) struct Lock {
     /// Closing it gives the lock back; and then the root goes off the list.
     _file: OwnedFd,
-    _noted: Noted,
+    noted: Noted,
 }
 
 /// A root's place in the list.
@@ -53,11 +60,16 @@ pub(crate) enum Refused {
 pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
     let look = inode::of(dir)?;
     let (key, generation) = ((look.device, look.inode), fork::generation());
-    let patient_until = Instant::now() + PATIENCE;
-    // A store of this process's that was dropped may still be at its end.
-    while !note(key, generation) {
-        if Instant::now() >= patient_until {
-            return Err(Refused::Held(Some(std::process::id())));
+    let mut patient_until = Instant::now() + PATIENCE;
+    loop {
+        match note(key, generation) {
+            Ok(()) => break,
+            // Its files are being synced for the last time.
+            Err(held) if held.ends => patient_until = Instant::now() + PATIENCE,
+            Err(_) if Instant::now() >= patient_until => {
+                return Err(Refused::Held(Some(std::process::id())));
+            }
+            Err(_) => {}
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -76,18 +88,30 @@ pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
         }
     }
     note_holder(file.as_fd());
-    Ok(Lock { _file: file, _noted: noted })
+    Ok(Lock { _file: file, noted })
 }
 
 /// Puts a root on the list, if it is not there.
-fn note(key: Key, generation: u64) -> bool {
+fn note(key: Key, generation: u64) -> Result<(), Entry> {
     let mut held = held();
     let held = held.get_or_insert_default();
-    if held.get(&key) == Some(&generation) {
-        return false;
+    match held.get(&key).filter(|entry| entry.generation == generation) {
+        Some(entry) => Err(*entry),
+        None => {
+            held.insert(key, Entry { generation, ends: false });
+            Ok(())
+        }
     }
-    held.insert(key, generation);
-    true
+}
+
+impl Lock {
+    /// The store is at its end: who wants to open the root again waits for it.
+    pub(crate) fn is_to_end(&self) {
+        let mut held = held();
+        if let Some(entry) = held.get_or_insert_default().get_mut(&self.noted.key) {
+            entry.ends = true;
+        }
+    }
 }
 
 /// The process that holds the lock, if one does; its id in its pid namespace, if it could be read.
@@ -96,7 +120,7 @@ pub(crate) fn holder_of(dir: BorrowedFd<'_>) -> Result<Option<Option<u32>>, Errn
     // Kept to the end: this process's lock ends with any descriptor of the file that it closes.
     let mut held = held();
     let here = held.get_or_insert_default().get(&(look.device, look.inode));
-    if here == Some(&fork::generation()) {
+    if here.is_some_and(|entry| entry.generation == fork::generation()) {
         return Ok(Some(Some(std::process::id())));
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -125,7 +149,7 @@ fn holder(file: BorrowedFd<'_>) -> Option<u32> {
     std::str::from_utf8(&text[..len]).ok()?.trim().parse().ok()
 }
 
-fn held() -> MutexGuard<'static, Option<HashMap<Key, u64>>> {
+fn held() -> MutexGuard<'static, Option<HashMap<Key, Entry>>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -39,7 +39,7 @@ mod unplaced;
 #[cfg(feature = "json")]
 mod verify;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -47,7 +47,7 @@ use bytes::Bytes;
 
 pub use inspect::{LogChange, LogEntry, LogKind, LogReport, inspect_log};
 pub use open::{LogUse, OpenError, Recovery};
-pub use options::StoreOptions;
+pub use options::{Opening, StoreOptions};
 pub use reader::{Freshness, StateReader};
 pub use transaction::{Commit, Transaction};
 #[cfg(feature = "json")]
@@ -149,7 +149,7 @@ pub struct Committed {
     /// The number of a newer version of the file that was written in this one's place.
     pub coalesced_into: Option<u64>,
     /// Files whose change is durable, and could not be made visible yet: the store keeps it, gives it to
-    /// who loads it, and tries again. Empty is good.
+    /// who loads it, and tries again when the files follow the log, and whenever it is opened. Empty is good.
     pub not_visible: Vec<NotVisible>,
     /// Directories of removed containers that are still there, for they hold files that are not the
     /// store's.
@@ -166,6 +166,10 @@ pub struct NotVisible {
     pub errno: i32,
 }
 
+/// Threads of a store, at most: one carries out what waits, others help to publish, or read for those who may
+/// not block.
+const THREADS_MAX: usize = 16;
+
 /// Transactions in flight at most, and bytes of their files.
 const IN_FLIGHT: (usize, usize) = (16 << 10, 256 << 20);
 
@@ -181,9 +185,7 @@ impl StateStore {
     /// Another process has it open, the log is damaged or of a later version, somebody else can write to
     /// `.ringseal`, or a call failed. Nothing was changed then, but that some files may be as the log has
     /// them.
-    pub fn open<P: Into<PathBuf>>(
-        root: P,
-    ) -> impl Future<Output = Result<StateStore, OpenError>> + Send + use<P> {
+    pub fn open(root: impl Into<PathBuf>) -> Opening {
         StoreOptions::new().open(root)
     }
 
@@ -395,6 +397,38 @@ impl StateStore {
         Ok(read.map(Bytes::from))
     }
 
+    /// As [`load_file_blocking`](StateStore::load_file_blocking), by a thread of the store.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_file(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<Bytes>>> + Send + use<> {
+        let (id, name) = (id.to_owned(), name.to_owned());
+        self.elsewhere(move |store| store.load_file_blocking(&id, &name))
+    }
+
+    /// Reads a container's pid file; `None` if it has none, or it does not hold a number.
+    ///
+    /// # Errors
+    /// As [`load_bytes`](StateStore::load_bytes).
+    pub fn load_pid_blocking(&self, id: &str) -> Result<Option<u32>> {
+        let name = self.handle.committer.layout.names.pid.clone();
+        let pid = self.load_file_blocking(id, &name)?;
+        Ok(pid.and_then(|pid| std::str::from_utf8(&pid).ok()?.trim().parse().ok()))
+    }
+
+    /// As [`load_pid_blocking`](StateStore::load_pid_blocking), by a thread of the store.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_pid(&self, id: &str) -> impl Future<Output = Result<Option<u32>>> + Send + use<> {
+        let id = id.to_owned();
+        self.elsewhere(move |store| store.load_pid_blocking(&id))
+    }
+
     /// The ids of all containers that have a state, in their order.
     ///
     /// # Errors
@@ -457,25 +491,24 @@ impl StateStore {
     /// the root back. All handles of this store are closed. What is left in the log is nothing.
     ///
     /// # Errors
-    /// If the files could not be made durable. Nothing is lost: the log has it, and the next opening puts it
-    /// into the files.
+    /// If the files could not be made durable. Nothing is lost ([`Outcome::DurableNotVisible`]): the log has
+    /// it, and the next opening puts it into the files.
     pub fn close(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let store = self.clone();
         async move {
             store.check_fork("")?;
             let Handle { committer, limits, generation, .. } = &*store.handle;
+            // From here on it is closed, whatever becomes of this future.
             limits.close();
-            poll_fn(|context| limits.poll_drained(context)).await;
             let (reply, answer) = channel(*generation);
             committer.spreader.close(Some(reply));
-            let errno = match answer.await {
+            let (outcome, cause) = match answer.await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(errno)) => Cause::from(errno),
-                Err(NoAnswer::Forked) => Cause::Forked,
-                Err(NoAnswer::Lost) => Cause::EngineLost,
+                Ok(Err(errno)) => (Outcome::DurableNotVisible, Cause::from(errno)),
+                Err(NoAnswer::Forked) => (Outcome::Unknown, Cause::Forked),
+                Err(NoAnswer::Lost) => (Outcome::Unknown, Cause::EngineLost),
             };
-            let root = store.root();
-            Err(Error::new(root, Step::Sync, Outcome::ReplacedDurabilityUnknown, errno))
+            Err(Error::new(store.root(), Step::Sync, outcome, cause))
         }
     }
 
@@ -498,9 +531,16 @@ impl StateStore {
             store.check_fork("")?;
             let (reply, answer) = channel(store.handle.generation);
             let here = store.clone();
-            store.handle.committer.writer.pool().run(Box::new(move || reply.send(body(&here))));
-            let lost = |_| Err(store.error("", Cause::EngineLost));
-            answer.await.unwrap_or_else(lost)
+            store.handle.committer.pool.run(Box::new(move || reply.send(body(&here))));
+            answer.await.unwrap_or_else(|lost| {
+                Err(store.error(
+                    "",
+                    match lost {
+                        NoAnswer::Forked => Cause::Forked,
+                        NoAnswer::Lost => Cause::EngineLost,
+                    },
+                ))
+            })
         }
     }
 

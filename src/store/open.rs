@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::committer::{Committer, Size, make_log};
@@ -14,14 +15,14 @@ use super::files::{Barrier, Following, Tree};
 use super::layout::{self, Layout, OWN};
 use super::lock::{self, Refused};
 use super::log::Log;
-use super::log::files::{self as log_files, Segments, Unusable};
-use super::log::format::{Kind, NotASegment};
+use super::log::files::{self as log_files, NotPlaced, Proof, Segments, Unusable};
+use super::log::format::NotASegment;
 use super::log::scan::{Damage, Scan};
 use super::options::StoreOptions;
 use super::queue::Queue;
 use super::spreader::Spreader;
-use super::{Handle, IN_FLIGHT, NotVisible, StateStore};
-use crate::engine::StartError;
+use super::{Handle, IN_FLIGHT, NotVisible, StateStore, THREADS_MAX};
+use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::Error;
 use crate::filesystem;
@@ -30,7 +31,6 @@ use crate::probe::FilesystemProbe;
 use crate::recover::{Leftover, Observer, Removal};
 use crate::root::Root;
 use crate::sys::{fork, thread};
-use crate::writer::Writer;
 
 /// What the opening of a store has found and done.
 #[non_exhaustive]
@@ -81,6 +81,7 @@ pub enum OpenError {
     #[error("{}: others may read or write it, or own it", .0.display())]
     NotPrivate(PathBuf),
     /// Another process has the store open, or this one.
+    #[non_exhaustive]
     #[error("{}: the store is open{}", root.display(), held_by(*pid))]
     Held {
         /// The root.
@@ -89,6 +90,7 @@ pub enum OpenError {
         pid: Option<u32>,
     },
     /// The log is of a later version of this library. Nothing was changed.
+    #[non_exhaustive]
     #[error("{}: its format has version {version}, which this library does not know", log.display())]
     NewerVersion {
         /// The log.
@@ -96,8 +98,18 @@ pub enum OpenError {
         /// Its version.
         version: u16,
     },
+    /// The log uses features that this library does not know. Nothing was changed.
+    #[non_exhaustive]
+    #[error("{}: it uses features that this library does not know (bits {bits:#x})", log.display())]
+    UnknownFeatures {
+        /// The log.
+        log: PathBuf,
+        /// Its features.
+        bits: u32,
+    },
     /// Something that was acknowledged cannot be read from the log any more. Nothing was changed. See
     /// [`StoreOptions::salvage`].
+    #[non_exhaustive]
     #[error("{}: the log is damaged: {what}", log.display())]
     Damaged {
         /// The log.
@@ -107,6 +119,7 @@ pub enum OpenError {
     },
     /// The log cannot be read or written, or what it has cannot be put into the files. What was put there is
     /// as the log has it; the log keeps everything.
+    #[non_exhaustive]
     #[error("{}: {doing}: {source}", path.display())]
     Io {
         /// The file or directory.
@@ -128,6 +141,9 @@ fn held_by(pid: Option<u32>) -> String {
 /// Opens the store of a root.
 pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let root = Root::create(path, options.root_mode)?;
+    if !is_its_users_alone(&root)? {
+        return Err(OpenError::NotPrivate(root.path().to_owned()));
+    }
     let own = open_own(&root)?;
     let lock = lock::take(own.as_fd()).map_err(|refused| match refused {
         Refused::Held(pid) => OpenError::Held { root: root.path().to_owned(), pid },
@@ -145,15 +161,16 @@ pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, O
         false if proven => Following::Shared,
         false => Following::Each,
     };
-    let writer = Writer::new().map_err(|error| match error {
-        StartError::NoThread(error) => OpenError::NoThread(error),
-        other => OpenError::NoThread(io::Error::other(other.to_string())),
-    })?;
+    // Dropped on a failure, it ends.
+    let pool = Arc::new(Pool::new(THREADS_MAX));
+    pool.start().map_err(OpenError::NoThread)?;
+    let mut starting = Starting(Some(Arc::clone(&pool)));
 
-    let barrier = Barrier::new(&own, following);
-    let pool = Arc::clone(writer.pool());
-    let files = Tree::new(Arc::clone(&layout), Arc::clone(&own), barrier.clone(), pool);
-    let mut opening = Opening { layout: &layout, own: &own, options: &options, files };
+    let barrier = Barrier::new(&own, &layout, following);
+    let files =
+        Tree::new(Arc::clone(&layout), Arc::clone(&own), barrier.clone(), Arc::clone(&pool));
+    let proof = proof(&layout, following, nature.write_syncs);
+    let mut opening = Opening { layout: &layout, own: &own, options: &options, proof, files };
     let (log, hidden, mut recovery) = opening.recover()?;
     recovery.leftovers = leftovers(&layout, &own);
     if following != Following::Shared && matches!(recovery.log, LogUse::Everything) {
@@ -162,20 +179,19 @@ pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, O
 
     let files = opening.files;
     let segment = log.as_ref().map_or(0, |(_, segment)| *segment);
-    let size = Size {
-        segment: Mutex::new(segment),
-        max: options.segment_max.max(segment),
-        writes_over: writes_over(&layout),
-    };
+    let size = Size { segment: Mutex::new(segment), max: options.segment_max.max(segment), proof };
     let shown = hidden.clone();
     let core = log.map(|(log, _)| Mutex::new(Core::new(log, files, hidden)));
+    let limits = Arc::new(Limits::new(IN_FLIGHT.0, IN_FLIGHT.1));
     let committer = Arc::new(Committer {
         layout,
         own,
         barrier,
         core,
         size,
-        writer,
+        pool,
+        writer: OnceLock::new(),
+        limits: Arc::clone(&limits),
         queue: Queue::default(),
         spreader: Spreader::new(options.spread_after),
         following,
@@ -185,10 +201,20 @@ pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, O
     let follower = Arc::clone(&committer);
     let thread = thread::spawn("ringseal-store", move || follower.follow());
     thread.map_err(OpenError::NoThread)?;
-    let limits = Arc::new(Limits::new(IN_FLIGHT.0, IN_FLIGHT.1));
+    // From here on that thread ends them.
+    starting.0.take();
     let (generation, route) = (fork::generation(), options.route);
     let handle = Handle { committer, limits, generation, route, recovery };
     Ok(StateStore { handle: Arc::new(handle) })
+}
+
+/// Who else can write to the root could give it another log.
+fn is_its_users_alone(root: &Root) -> Result<bool, OpenError> {
+    let look = crate::inode::of(root.directory());
+    let look = look.map_err(|errno| io(root.path().to_owned(), "look", errno))?;
+    let writers = Mode::WGRP | Mode::WOTH;
+    let is_mine = look.uid == rustix::process::geteuid().as_raw() || look.uid == 0;
+    Ok(is_mine && !look.mode.intersects(writers))
 }
 
 fn open_own(root: &Root) -> Result<OwnedFd, OpenError> {
@@ -200,10 +226,22 @@ fn open_own(root: &Root) -> Result<OwnedFd, OpenError> {
     }
 }
 
+/// Threads that end, if the store is not opened.
+struct Starting(Option<Arc<Pool>>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.close();
+        }
+    }
+}
+
 struct Opening<'a> {
     layout: &'a Layout,
     own: &'a Arc<OwnedFd>,
     options: &'a StoreOptions,
+    proof: Proof,
     files: Tree,
 }
 
@@ -213,6 +251,8 @@ impl Opening<'_> {
     /// Puts into the files what the log has and they may lack, and goes on in the log behind it; or in a new
     /// one; or in none.
     fn recover(&mut self) -> Result<Found, OpenError> {
+        // What a crash has left of the making of one.
+        let _ = log_files::remove_new(self.own.as_fd());
         let mut recovery = Recovery::default();
         let exists = log_files::exists(self.own.as_fd()).map_err(|why| self.unusable(why))?;
         let scan = if exists { self.scan(&mut recovery)? } else { None };
@@ -220,15 +260,8 @@ impl Opening<'_> {
         let to_replay = scan.as_ref().unwrap_or(&nothing);
         let hidden = core::replay(to_replay, &mut self.files)
             .map_err(|errno| io(self.layout.root.path().to_owned(), "replay the log", errno))?;
-        let changes = to_replay.live.iter().flat_map(|group| &group.records);
-        let changes = changes.filter(|record| record.kind != Kind::Forget);
-        let mut paths: Vec<&str> = changes
-            .map(|record| record.path.as_str())
-            .filter(|path| !hidden.contains_key(*path))
-            .collect();
-        paths.sort_unstable();
-        paths.dedup();
-        recovery.replayed = paths.into_iter().map(|path| self.layout.shown(path)).collect();
+        let placed = core::changes(to_replay).filter(|record| !hidden.contains_key(&record.path));
+        recovery.replayed = placed.map(|record| self.layout.shown(&record.path)).collect();
         recovery.torn = to_replay.torn.len();
         let not_visible = |(path, hidden): (&String, &Hidden)| NotVisible {
             path: self.layout.shown(path),
@@ -248,6 +281,10 @@ impl Opening<'_> {
             },
             Err(unusable) => match self.unusable(unusable) {
                 OpenError::Damaged { what, .. } => (what, None),
+                // A disk that cannot be read is a damage, too.
+                OpenError::Io { source, .. } if is_broken(&source) && self.options.salvage => {
+                    (source.to_string(), None)
+                }
                 other => return Err(other),
             },
         };
@@ -272,19 +309,19 @@ impl Opening<'_> {
             log_files::keep_as(own, &name)
                 .map_err(|errno| io(self.path_of_log(), "keep the damaged log", errno))?;
         }
-        let writes_over = writes_over(self.layout);
         if let Some(scan) = scan {
-            let segments = Segments::open(own, writes_over).map_err(|why| self.unusable(why))?;
+            let segments = Segments::open(own, self.proof).map_err(|why| self.unusable(why))?;
             let log = Log::begin(segments, &scan);
             let log = log.map_err(|errno| io(self.path_of_log(), "write", errno))?;
             return Ok(Some((log, scan.bytes)));
         }
-        match make_log(self.own, self.options.segment, writes_over) {
+        match make_log(self.own, self.options.segment, self.proof) {
             Ok(log) => Ok(Some((log, self.options.segment))),
-            Err(errno) => {
+            Err(NotPlaced::Unchanged(errno)) => {
                 recovery.log = LogUse::Nothing(errno.into());
                 Ok(None)
             }
+            Err(NotPlaced::Unknown(errno)) => Err(io(self.path_of_log(), "make", errno)),
         }
     }
 
@@ -298,6 +335,22 @@ impl Opening<'_> {
 }
 
 impl OpenError {
+    /// The kind that an [`io::Error`] of this has.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            OpenError::Options(_) => io::ErrorKind::InvalidInput,
+            OpenError::Root(error) => error.kind(),
+            OpenError::NotPrivate(_) => io::ErrorKind::PermissionDenied,
+            OpenError::Held { .. } => io::ErrorKind::ResourceBusy,
+            OpenError::NewerVersion { .. } | OpenError::UnknownFeatures { .. } => {
+                io::ErrorKind::Unsupported
+            }
+            OpenError::Damaged { .. } => io::ErrorKind::InvalidData,
+            OpenError::Io { source, .. } => source.kind(),
+            OpenError::NoThread(error) => error.kind(),
+        }
+    }
+
     /// Why a log cannot be used.
     pub(super) fn of_log(log: PathBuf, why: Unusable) -> OpenError {
         match why {
@@ -312,19 +365,33 @@ impl OpenError {
             Unusable::Damage(Damage::Segment(_, NotASegment::Version(version))) => {
                 OpenError::NewerVersion { log, version }
             }
+            Unusable::Damage(Damage::Segment(_, NotASegment::Features(bits))) => {
+                OpenError::UnknownFeatures { log, bits }
+            }
             Unusable::Damage(damage) => OpenError::Damaged { log, what: damage.to_string() },
         }
     }
 }
 
-/// Are the log's blocks written over in their place, and not through a journal? btrfs writes each anew, ext4
-/// with `data=journal` all data twice.
-fn writes_over(layout: &Layout) -> bool {
-    let probe = FilesystemProbe::of(layout.root.path());
-    probe.is_ok_and(|probe| {
-        matches!(probe.kind, "ext4" | "xfs")
-            && !probe.options.iter().any(|one| one == "data=journal")
-    })
+/// What a write to the log needs, to be on the disk. btrfs writes blocks anew, ext4 with `data=journal` all
+/// data twice.
+fn proof(layout: &Layout, following: Following, write_syncs: bool) -> Proof {
+    match following {
+        Following::Nothing => return Proof::Nothing,
+        Following::Each if !write_syncs => return Proof::Sync,
+        Following::Each => return Proof::Liveness,
+        Following::Shared => {}
+    }
+    let writes_over = FilesystemProbe::of(layout.root.path()).is_ok_and(|probe| {
+        let through_journal = probe.options.iter().any(|option| option == "data=journal");
+        matches!(probe.kind, "ext4" | "xfs") && !through_journal
+    });
+    if writes_over { Proof::Nothing } else { Proof::Liveness }
+}
+
+/// Is this what a disk says that cannot be read?
+fn is_broken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::ENODATA))
 }
 
 /// Removes what dead writers have left, in the root, in the store's own directory, and in each container's.
@@ -345,4 +412,11 @@ fn leftovers(layout: &Layout, own: &OwnedFd) -> Vec<Leftover> {
 
 fn io(path: PathBuf, doing: &'static str, errno: Errno) -> OpenError {
     OpenError::Io { path, doing, source: errno.into() }
+}
+
+impl From<OpenError> for io::Error {
+    /// Keeps the kind; `Display` says the rest.
+    fn from(error: OpenError) -> io::Error {
+        io::Error::new(error.kind(), error)
+    }
 }

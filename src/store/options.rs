@@ -1,8 +1,11 @@
 //! How a store is opened.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::layout::Names;
@@ -36,6 +39,24 @@ pub struct StoreOptions {
     pub(crate) segment_max: u64,
     pub(crate) route: Route,
     pub(crate) salvage: bool,
+}
+
+/// A store on its way to be opened, by a thread of its own: a future.
+#[must_use = "futures do nothing unless polled"]
+pub struct Opening(Pin<Box<dyn Future<Output = Result<StateStore, OpenError>> + Send>>);
+
+impl Future for Opening {
+    type Output = Result<StateStore, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").finish_non_exhaustive()
+    }
 }
 
 /// A name has to leave room for what the store adds to it.
@@ -143,11 +164,8 @@ impl StoreOptions {
     ///
     /// # Errors
     /// As there.
-    pub fn open<P: Into<PathBuf>>(
-        self,
-        root: P,
-    ) -> impl Future<Output = Result<StateStore, OpenError>> + Send + use<P> {
-        self.open_elsewhere(root.into())
+    pub fn open(self, root: impl Into<PathBuf>) -> Opening {
+        Opening(Box::pin(self.open_elsewhere(root.into())))
     }
 
     async fn open_elsewhere(self, root: PathBuf) -> Result<StateStore, OpenError> {

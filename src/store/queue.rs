@@ -2,7 +2,7 @@
 //! who come meanwhile are the next group.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::log::format::Record;
 use super::{Committed, Route};
@@ -46,7 +46,6 @@ impl Way {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    idle: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +84,6 @@ impl Queue {
         let mut state = self.lock();
         let Some(first) = state.waiting.pop_front() else {
             state.is_carried = false;
-            self.idle.notify_all();
             return None;
         };
         let mut batch = vec![first];
@@ -100,18 +98,12 @@ impl Queue {
     pub(crate) fn leave(&self) -> bool {
         let mut state = self.lock();
         state.is_carried = !state.waiting.is_empty();
-        if !state.is_carried {
-            self.idle.notify_all();
-        }
         state.is_carried
     }
 
-    /// Waits until nothing that was accepted is under way.
-    pub(crate) fn wait_until_idle(&self) {
-        let mut state = self.lock();
-        while state.is_carried {
-            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Is nothing that was accepted under way?
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.lock().is_carried
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

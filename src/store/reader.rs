@@ -7,13 +7,13 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::layout::{self, Layout, Names, OWN};
-use super::log::format::Kind;
-use super::{OpenError, id, lock};
+use super::{OpenError, core, id, lock};
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::root::Root;
 
-/// Reads the states below a root without its lock, from the files as they are; changes nothing.
+/// Reads the states below a root without its lock, from the files as they are; changes nothing. Its calls make
+/// the system calls on the calling thread.
 ///
 /// While a process has the store open, the files are what it shows. If none has, they can be behind the log:
 /// after a power cut that is what [`freshness`](StateReader::freshness) tells, and opening the store mends.
@@ -42,6 +42,7 @@ pub struct StateReader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
     /// A process has the store open, and shows what is saved.
+    #[non_exhaustive]
     Open {
         /// The process, in its pid namespace, if that could be learned.
         pid: Option<u32>,
@@ -49,6 +50,7 @@ pub enum Freshness {
     /// They have everything that was acknowledged.
     Current,
     /// The log has changes of these files, which they may lack.
+    #[non_exhaustive]
     Behind {
         /// The files.
         files: Vec<PathBuf>,
@@ -124,14 +126,19 @@ impl StateReader {
         let Some(scan) = super::inspect::scan(own.as_fd(), &path)? else {
             return Ok(Freshness::Current);
         };
-        if let Some(damage) = scan.damage {
+        if let Some(damage) = &scan.damage {
+            // A process may have opened it meanwhile, and write.
+            if let Some(pid) =
+                lock::holder_of(own.as_fd()).map_err(|errno| failed("lock", errno))?
+            {
+                return Ok(Freshness::Open { pid });
+            }
             let (log, what) = (path.join("log"), damage.to_string());
             return Err(OpenError::Damaged { log, what });
         }
-        let aside = super::unplaced::all(own.as_fd());
+        let aside = super::unplaced::all(own.as_fd(), false);
         let aside = aside.map_err(|errno| failed("read what was not placed", errno))?;
-        let changed = scan.live.iter().flat_map(|group| &group.records).chain(&aside);
-        let changed = changed.filter(|record| record.kind != Kind::Forget);
+        let changed = core::changes(&scan).chain(&aside);
         let mut files: Vec<PathBuf> =
             changed.map(|record| self.layout.shown(&record.path)).collect();
         files.sort_unstable();

@@ -8,6 +8,9 @@ use rustix::io::Errno;
 
 use crate::reply::Reply;
 
+/// How often the thread looks, at its end, whether everything is done.
+const MOMENT: Duration = Duration::from_millis(5);
+
 /// The answer to whoever closes the store.
 pub(crate) type Closed = Reply<Result<(), Errno>>;
 
@@ -101,10 +104,11 @@ impl Spreader {
     pub(crate) fn next(&self) -> Todo {
         let mut state = self.lock();
         loop {
-            if state.closing {
+            if state.closing && !state.wanted {
                 return Todo::End;
             }
-            let due = state.since.map(|since| since + self.after);
+            // None: in a time that never comes.
+            let due = state.since.and_then(|since| since.checked_add(self.after));
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if state.wanted || left.is_some_and(|left| left.is_zero()) {
                 state.wanted = false;
@@ -130,6 +134,15 @@ impl Spreader {
             state.since = Some(Instant::now());
         }
         self.changed.notify_all();
+    }
+
+    /// The thread, when it is to end: does somebody who was accepted before still wait for a spread? Waits a
+    /// moment for him.
+    pub(crate) fn is_still_wanted(&self) -> bool {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, MOMENT, |state| !state.wanted);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.wanted)
     }
 
     /// The thread: it ends.

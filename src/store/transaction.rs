@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use super::files::Following;
-use super::layout::record;
+use super::layout::{FILE_MAX, record};
 use super::log::format::{Kind, Record};
 use super::queue::{Pending, Way};
 use super::{Committed, Handle, NoRoom, Route, STRAIGHT_MAX, StateStore, channel, id};
@@ -73,12 +74,26 @@ impl Transaction {
     /// Saves one of a container's files: one whose [name](super::StoreOptions::other_name) the store was
     /// told.
     pub fn save_file(mut self, id: &str, name: &str, data: impl Into<Bytes>) -> Transaction {
+        if name == self.store.handle.committer.layout.names.pid {
+            let why = "a pid file is written by `write_pid`, for it must not be replayed";
+            let error = self.store.error(&format!("{id}/{name}"), Cause::InvalidRequest(why));
+            self.refuse(error);
+            return self;
+        }
+        self.add(id, name, data.into());
+        self
+    }
+
+    fn add(&mut self, id: &str, name: &str, data: Bytes) {
         let mode = self.store.handle.committer.layout.names.mode;
         match self.store.path(id, name) {
-            Ok(path) => self.records.push(record(Kind::Replace, path, mode, data.into())),
+            Ok(path) if data.len() as u64 > FILE_MAX => {
+                let error = self.store.error(&path, Errno::FBIG.into());
+                self.refuse(error);
+            }
+            Ok(path) => self.records.push(record(Kind::Replace, path, mode, data)),
             Err(error) => self.refuse(error),
         }
-        self
     }
 
     /// Removes a container: its files that the store manages, then its directory. Saves of it later in the
@@ -97,7 +112,8 @@ impl Transaction {
     pub(super) fn pid(mut self, id: &str, pid: u32) -> Transaction {
         let name = self.store.handle.committer.layout.names.pid.clone();
         self.way = Some(Way::Atomic);
-        self.save_file(id, &name, pid.to_string())
+        self.add(id, &name, pid.to_string().into());
+        self
     }
 
     /// Which way it goes. By [`Route::Direct`] only a single save can go.
@@ -228,8 +244,9 @@ impl Handle {
     ) -> Answer<Result<Committed>> {
         let (reply, answer) = channel(self.generation);
         let located = self.committer.layout.removed();
-        if let (Way::Log, [record]) = (way, &mut records[..]) {
-            // What fails here is asked again, and answered, when it has its turn.
+        if let (Way::Log, [record], true) = (way, &mut records[..], here) {
+            // Found here, by many callers at once. What fails is asked again, and answered, when it has its
+            // turn.
             let make = record.kind == Kind::Replace;
             record.directory = self.committer.layout.locate(&record.path, make).unwrap_or_default();
         }
@@ -272,6 +289,7 @@ fn bytes_of(records: &[Record]) -> usize {
 pub struct Commit(Pin<Box<dyn Future<Output = Result<Committed>> + Send>>);
 
 impl Commit {
+    #[cfg(feature = "json")]
     pub(super) fn failed(error: Error) -> Commit {
         Commit(Box::pin(std::future::ready(Err(error))))
     }

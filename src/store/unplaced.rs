@@ -8,7 +8,7 @@
 //!
 //! A removal is an empty file of mode 0.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
@@ -40,8 +40,8 @@ pub(crate) fn keep(own: BorrowedFd<'_>, record: &Record) -> Result<(), Errno> {
     saved.map(drop).map_err(|error| errno_of(&error))
 }
 
-/// All that is kept.
-pub(crate) fn all(own: BorrowedFd<'_>) -> Result<Vec<Record>, Errno> {
+/// All that is kept. `is_mine`: the store is this process's, so that what a crash has left is removed.
+pub(crate) fn all(own: BorrowedFd<'_>, is_mine: bool) -> Result<Vec<Record>, Errno> {
     let mut records = Vec::new();
     let Some(dir) = open(own, NAME)? else { return Ok(records) };
     for id in names(&dir)? {
@@ -51,8 +51,11 @@ pub(crate) fn all(own: BorrowedFd<'_>) -> Result<Vec<Record>, Errno> {
             let Some(dir) = open(dir.as_fd(), &directory)? else { continue };
             for name in names(&dir)? {
                 let path = format!("{id}/{name}");
-                let is_leftover = crate::temp::Name::parse(name.as_bytes()).is_some();
-                if is_path(&path) && !is_leftover {
+                if crate::temp::Name::parse(name.as_bytes()).is_some() {
+                    if is_mine {
+                        let _ = rustix::fs::unlinkat(&dir, &name, AtFlags::empty());
+                    }
+                } else if is_path(&path) {
                     records.push(Record { directory: saved_to, ..read(&dir, path, &name)? });
                 }
             }
@@ -88,15 +91,20 @@ fn take_back_but(own: BorrowedFd<'_>, path: &str, but: Option<&DirectoryId>) -> 
 }
 
 fn read(dir: &OwnedFd, path: String, name: &str) -> Result<Record, Errno> {
+    let c_name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    let look = inode::at(dir, &c_name)?;
+    let mode = look.mode.as_raw_mode();
+    if mode == 0 && look.size == 0 {
+        // It need not be readable.
+        return Ok(record(Kind::Remove, path, 0, Bytes::new()));
+    }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    let mode = inode::of(&file)?.mode.as_raw_mode();
     let mut data = Vec::new();
     let mut file = std::fs::File::from(file);
     std::io::Read::read_to_end(&mut file, &mut data)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let kind = if mode == 0 && data.is_empty() { Kind::Remove } else { Kind::Replace };
-    Ok(record(kind, path, mode, Bytes::from(data)))
+    Ok(record(Kind::Replace, path, mode, Bytes::from(data)))
 }
 
 /// Opens a directory in another; `None` if it is not there, or is none.
@@ -159,22 +167,22 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         let own = File::open(path.path()).unwrap();
         let own = own.as_fd();
-        assert_eq!(all(own), Ok(vec![]));
+        assert_eq!(all(own, true), Ok(vec![]));
         let removal = record(Kind::Remove, "web-2/config.json".into(), 0, Bytes::new());
         keep(own, &saved(1, b"one")).unwrap();
         keep(own, &removal).unwrap();
         keep(own, &saved(1, b"two")).unwrap();
-        let mut found = all(own).unwrap();
+        let mut found = all(own, true).unwrap();
         found.sort_by(|one, other| one.path.cmp(&other.path));
         assert_eq!(found, [saved(1, b"two"), removal]);
         // Of another directory of the same name.
         keep(own, &saved(2, b"three")).unwrap();
-        assert!(all(own).unwrap().contains(&saved(2, b"three")));
-        assert_eq!(all(own).unwrap().len(), 2);
+        assert!(all(own, true).unwrap().contains(&saved(2, b"three")));
+        assert_eq!(all(own, true).unwrap().len(), 2);
         take_back(own, "web-1/state.json").unwrap();
         take_back(own, "web-2/config.json").unwrap();
         take_back(own, "web-3/state.json").unwrap();
-        assert_eq!(all(own), Ok(vec![]));
+        assert_eq!(all(own, true), Ok(vec![]));
         assert_eq!(std::fs::read_dir(path.path().join(NAME)).unwrap().count(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 
 use super::layout::Layout;
 use crate::error::{Cause, Error, Result};
@@ -43,7 +43,7 @@ pub(crate) fn all(
     for id in ids {
         let parsed = match load(&id) {
             Ok(None) => continue,
-            Ok(Some(bytes)) => layout.parse::<IgnoredAny>(&id, &bytes).map(drop),
+            Ok(Some(bytes)) => layout.parse::<serde_json::Value>(&id, &bytes).map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = parsed {

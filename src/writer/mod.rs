@@ -13,7 +13,6 @@ use bytes::Bytes;
 
 pub use builder::WriterBuilder;
 
-use crate::engine::pool::Pool;
 use crate::engine::task::limits::{Limits, NoRoom, Permit};
 use crate::engine::task::{Task, Tasks};
 use crate::engine::{EngineStatus, Running, StartError, calls};
@@ -211,11 +210,6 @@ impl Writer {
         I::IntoIter: Send + 'static,
     {
         pollster::block_on(self.replace_all(requests))
-    }
-
-    /// The engine's threads.
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        self.shared.engine.pool()
     }
 
     /// Which engine runs, and why.

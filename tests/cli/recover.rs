@@ -65,7 +65,7 @@ fn json_tells_each_file() {
             "command": "recover", "directory": path, "dry_run": dry_run, "recursive": false,
             "directories": 1, "removed": u64::from(removed), "left": u64::from(!removed),
             "leftovers": [{ "path": planted.to_str(), "owner": "dead", "removed": removed }],
-            "not_entered": [], "failures": [],
+            "not_entered": [], "failures": [], "store": null,
         })
     };
     let output = run(["recover", "--json", "--dry-run", path]);

@@ -175,6 +175,83 @@ impl Drop for Mounted {
     }
 }
 
+/// What stands in the place of a managed file does not keep a container from being removed.
+#[test]
+fn a_container_cannot_prevent_its_removal() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        store.save_all_blocking([("a", "1"), ("b", "1")]).unwrap();
+        let fifo = root.join("a/init.pid");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(store.remove_blocking("a").unwrap().left.is_empty(), "{}", place.name());
+        assert!(!root.join("a").exists());
+        fs::create_dir(root.join("b/init.pid")).unwrap();
+        let removed = store.remove_blocking("b").unwrap();
+        assert_eq!(removed.left, [root.join("b")]);
+        assert_eq!(store.list_blocking().unwrap(), [] as [&str; 0]);
+    }
+}
+
+/// A file that seems to be endless takes no memory.
+#[test]
+fn a_huge_file_is_not_read() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        store.save_bytes_blocking("a", "1").unwrap();
+        let file = fs::File::options().write(true).open(root.join("a/state.json")).unwrap();
+        // ext4 has no larger ones.
+        file.set_len(15 << 40).unwrap();
+        let error = store.load_bytes_blocking("a").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{}: {error}", place.name());
+        assert_eq!(store.verify_blocking().unwrap().len(), 1);
+        store.save_bytes_blocking("a", "2").unwrap();
+        assert_state(&store, "a", "2");
+        let large = bytes::Bytes::from(vec![0; (256 << 20) + 1]);
+        let error = store.save_bytes_blocking("a", large).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
+    }
+}
+
+#[test]
+fn pid_files_are_not_logged() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    store.save_bytes_blocking("a", "1").unwrap();
+    let logged = store.transaction().save_file("a", "init.pid", "4711").commit_blocking();
+    assert!(matches!(logged.unwrap_err().cause(), Cause::InvalidRequest(_)));
+    assert_eq!(store.load_pid_blocking("a").unwrap(), None);
+    store.write_pid_blocking("a", 4711).unwrap();
+    assert_eq!(store.load_pid_blocking("a").unwrap(), Some(4711));
+    assert_eq!(pollster::block_on(store.load_pid("a")).unwrap(), Some(4711));
+}
+
+/// The directory that holds the root need not be writable, if it is another mount's.
+#[test]
+fn a_root_on_a_mount_of_its_own_is_opened() {
+    let disk = need!(Disk::ext4());
+    let above = disk.path().join("above");
+    let root = above.join("root");
+    fs::create_dir_all(&root).unwrap();
+    let mount = |arguments: &[&str], target: &Path| {
+        let mut command = std::process::Command::new("mount");
+        assert!(command.args(arguments).arg(target).status().unwrap().success());
+    };
+    let above_path = above.to_str().unwrap();
+    mount(&["--bind", above_path], &above);
+    let _above = Mounted(above.clone());
+    mount(&["-t", "tmpfs", "-o", "mode=0700", "none"], &root);
+    let _root = Mounted(root.clone());
+    mount(&["-o", "remount,bind,ro"], &above);
+    let store = open(&root);
+    store.save_bytes_blocking("a", "1").unwrap();
+    store.close_blocking().unwrap();
+    drop(store);
+}
+
 #[test]
 fn the_stores_own_directory_is_its_users_alone() {
     let refused = |prepare: &dyn Fn(&Path)| {
@@ -202,6 +279,10 @@ fn the_stores_own_directory_is_its_users_alone() {
         fs::set_permissions(log, fs::Permissions::from_mode(0o644)).unwrap();
     });
     assert!(matches!(error, OpenError::NotPrivate(path) if path.ends_with("log/log.1")));
+    let (error, dir) = refused(&|root| {
+        fs::set_permissions(root, fs::Permissions::from_mode(0o775)).unwrap();
+    });
+    assert!(matches!(error, OpenError::NotPrivate(path) if path == dir.path()));
     let (error, _dir) = refused(&|root| {
         open(root).close_blocking().unwrap();
         let lock = root.join(".ringseal/lock");

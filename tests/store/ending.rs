@@ -69,6 +69,72 @@ fn the_last_handle_gives_the_root_back() {
     assert_state(&store, "b", "2");
 }
 
+/// Nobody has a handle any more, the log is full, and what was accepted waits for the files.
+#[test]
+fn what_was_accepted_is_made_although_nobody_is_left() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let options = crate::lazy().segment_bytes(64 << 10, 64 << 10);
+        let store = options.open_blocking(&root).unwrap();
+        for index in 0..60 {
+            let save = store.save_bytes(&format!("c{index}"), vec![b'x'; 10_000]);
+            let mut save = Box::pin(save);
+            let waker = std::task::Waker::noop();
+            let _ = save.as_mut().poll(&mut std::task::Context::from_waker(waker));
+        }
+        drop(store);
+        let store = open(&root);
+        assert_eq!(store.list_blocking().unwrap().len(), 60, "{}", place.name());
+        assert!(store.recovery().replayed.is_empty());
+    }
+}
+
+#[test]
+fn a_store_that_never_spreads_by_itself_can_be_closed() {
+    let dir = tempdir().unwrap();
+    let options = ringseal::StoreOptions::new().spread_after(Duration::MAX);
+    let store = options.open_blocking(dir.path()).unwrap();
+    store.save_all_blocking([("a", "1"), ("b", "2")]).unwrap();
+    store.close_blocking().unwrap();
+    assert_eq!(file(dir.path(), "b").unwrap(), b"2");
+}
+
+/// Where one thread can be made, and no more.
+#[test]
+fn a_store_of_few_threads_serves_all() {
+    in_child("ending::a_store_of_few_threads_serves_all", || {
+        for place in places() {
+            let place = need!(place);
+            let store = open(&place.root());
+            let cgroup = need!(crate::support::cgroup::limit_pids(1));
+            let saves: Vec<_> = (0..50_u32)
+                .flat_map(|index| {
+                    let id = format!("c{}", index % 7);
+                    [store.save_bytes(&id, index.to_string()), store.write_pid(&id, index)]
+                })
+                .collect();
+            let mut saves: Vec<_> = saves.into_iter().map(Box::pin).collect();
+            let all = std::future::poll_fn(|context| {
+                saves.retain_mut(|save| match save.as_mut().poll(context) {
+                    std::task::Poll::Ready(answer) => {
+                        answer.unwrap();
+                        false
+                    }
+                    std::task::Poll::Pending => true,
+                });
+                match saves.is_empty() {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                }
+            });
+            pollster::block_on(all);
+            store.close_blocking().unwrap();
+            drop(cgroup);
+        }
+    });
+}
+
 #[test]
 fn a_forked_childs_handle_answers_forked() {
     in_child("ending::a_forked_childs_handle_answers_forked", || {

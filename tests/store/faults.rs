@@ -176,7 +176,7 @@ fn a_dead_filesystem_acknowledges_nothing() {
             assert!(store.save_all_blocking([("a", "3"), ("b", "3")]).is_err());
         }
         let closed = store.close_blocking().unwrap_err();
-        assert_eq!(closed.outcome(), Outcome::ReplacedDurabilityUnknown, "{closed}");
+        assert_eq!(closed.outcome(), Outcome::DurableNotVisible, "{closed}");
         drop(store);
         disk.remount();
         let store = open(&root);

@@ -179,6 +179,23 @@ fn a_value_that_does_not_serialise_changes_nothing() {
     assert!(!dir.path().join("b").exists());
 }
 
+/// Those that say who fails, and what of.
+#[test]
+fn an_error_names_the_one_that_failed() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        fs::create_dir_all(root.join("bad/state.json")).unwrap();
+        let states = ["a", "b", "bad", "c"].map(|id| (id, "1"));
+        let error = store.save_all_blocking(states).unwrap_err();
+        assert_eq!(error.target(), root.join("bad/state.json"), "{}", place.name());
+        assert_eq!(store.list_blocking().unwrap(), ["bad"]);
+        let error = store.remove_blocking("nowhere").unwrap_err();
+        assert_eq!(error.target(), root.join("nowhere"));
+    }
+}
+
 #[test]
 fn states_that_do_not_parse_are_reported() {
     let dir = tempdir().unwrap();

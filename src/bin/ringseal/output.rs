@@ -67,7 +67,7 @@
 //! | --- | --- | --- |
 //! | `root` | string | the root |
 //! | `action` | string | `save`, `load`, `list`, `remove`, `verify` or `checkpoint` |
-//! | `recovered` | number | files that the opening had to put right |
+//! | `recovered` | number | `save`, `remove`, `checkpoint`: files that the opening had to put right |
 //! | `bytes` | number | `save`, `checkpoint`, `load`: bytes of the files |
 //! | `durability`, `route` | string | `save`, `remove`, `checkpoint`: `durable` or `volatile`; `logged` or `direct` |
 //! | `left` | array of strings | `remove`: directories that stay, for they hold files that are not the store's |

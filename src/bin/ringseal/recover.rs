@@ -76,7 +76,7 @@ impl Found {
         if arguments.dry_run {
             let reader = StoreOptions::new().open_read_only(root).map_err(failed)?;
             let behind = match reader.freshness().map_err(failed)? {
-                Freshness::Behind { files } => files,
+                Freshness::Behind { files, .. } => files,
                 _ => Vec::new(),
             };
             self.say(&behind, "would be put right from the log");

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use ringseal::{Cause, Committed, StateStore, StoreOptions};
+use ringseal::{Cause, Committed, Freshness, StateReader, StateStore, StoreOptions};
 use rustix::fs::Dir;
 use serde_json::{Map, Value, json};
 
@@ -60,6 +60,10 @@ enum Action {
 }
 
 impl Action {
+    const fn changes(&self) -> bool {
+        matches!(self, Action::Save { .. } | Action::Remove { .. } | Action::Checkpoint { .. })
+    }
+
     const fn name(&self) -> &'static str {
         match self {
             Action::Save { .. } => "save",
@@ -123,15 +127,23 @@ fn carry_out(
     };
     let _stop = Stop::on_signal().map_err(|error| Failure::of_call(root, "start", &error))?;
     let options = options(arguments);
-    let changes =
-        matches!(action, Action::Save { .. } | Action::Remove { .. } | Action::Checkpoint { .. });
-    // Whoever only looks makes nothing.
-    if !changes && !root.is_dir() {
-        let gone = io::Error::from_raw_os_error(libc::ENOENT);
-        return Err(Failure::of_call(root, "open-directory", &gone));
+    if !action.changes() {
+        let failed = |error| Failure::of_open(root, &error);
+        let reader = options.clone().open_read_only(root).map_err(failed)?;
+        // Files that are behind the log are put right first, which takes the store.
+        if !matches!(reader.freshness().map_err(failed)?, Freshness::Behind { .. }) {
+            return look(&reader, root, action, as_json, failures);
+        }
     }
     let store = options.open_blocking(root).map_err(|error| Failure::of_open(root, &error))?;
-    let mut said = act(&store, action, input, as_json, failures);
+    if !action.changes() {
+        store.close_blocking()?;
+        drop(store);
+        let reader = self::options(arguments).open_read_only(root);
+        let reader = reader.map_err(|error| Failure::of_open(root, &error))?;
+        return look(&reader, root, action, as_json, failures);
+    }
+    let mut said = act(&store, action, input, failures);
     if let Ok(said) = &mut said {
         let recovered = store.recovery().replayed.len() + store.recovery().not_visible.len();
         said.fields.insert("recovered".to_owned(), recovered.into());
@@ -155,7 +167,6 @@ fn act(
     store: &StateStore,
     action: &Action,
     input: Vec<u8>,
-    as_json: bool,
     failures: &mut Failures,
 ) -> Result<Said, Failure> {
     let mut said = Said::default();
@@ -174,37 +185,7 @@ fn act(
                 ));
             }
         }
-        Action::Load { id } => {
-            let state = store.load_bytes_blocking(id)?;
-            let Some(state) = state else {
-                let path = store.root().join(id);
-                let gone = io::Error::from_raw_os_error(libc::ENOENT);
-                return Err(Failure::of_call(path, "read", &gone));
-            };
-            said.fields.insert("bytes".to_owned(), state.len().into());
-            let text = String::from_utf8_lossy(&state);
-            said.fields.insert("state".to_owned(), text.into_owned().into());
-            if !as_json {
-                // As it is: it need not be text.
-                let mut stdout = io::stdout().lock();
-                let printed = stdout.write_all(&state).and_then(|()| stdout.flush());
-                printed.map_err(|error| Failure::of_call("standard output", "write", &error))?;
-            }
-        }
-        Action::List => {
-            let ids = store.list_blocking()?;
-            said.text = ids.iter().map(|id| format!("{id}\n")).collect();
-            said.fields.insert("ids".to_owned(), ids.into());
-        }
-        Action::Verify => {
-            let states = store.list_blocking()?.len();
-            for unreadable in store.verify_blocking()? {
-                failures.add(unreadable.error);
-            }
-            let bad = failures.count();
-            said.text = format!("{}: {bad} cannot be read\n", count(states as u64, "state"));
-            said.fields.insert("states".to_owned(), states.into());
-        }
+        Action::Load { .. } | Action::List | Action::Verify => {}
         Action::Checkpoint { from } => {
             let states = states_below(store, from, failures)?;
             if failures.count() > 0 {
@@ -221,6 +202,52 @@ fn act(
             said.fields.insert("files".to_owned(), files.into());
             said.committed(&committed, failures);
         }
+    }
+    Ok(said)
+}
+
+/// Carries out what changes nothing.
+fn look(
+    reader: &StateReader,
+    root: &Path,
+    action: &Action,
+    as_json: bool,
+    failures: &mut Failures,
+) -> Result<Said, Failure> {
+    let mut said = Said::default();
+    match action {
+        Action::Load { id } => {
+            let state = reader.load_bytes(id)?;
+            let Some(state) = state else {
+                let path = root.join(id);
+                let gone = io::Error::from_raw_os_error(libc::ENOENT);
+                return Err(Failure::of_call(path, "read", &gone));
+            };
+            said.fields.insert("bytes".to_owned(), state.len().into());
+            let text = String::from_utf8_lossy(&state);
+            said.fields.insert("state".to_owned(), text.into_owned().into());
+            if !as_json {
+                // As it is: it need not be text.
+                let mut stdout = io::stdout().lock();
+                let printed = stdout.write_all(&state).and_then(|()| stdout.flush());
+                printed.map_err(|error| Failure::of_call("standard output", "write", &error))?;
+            }
+        }
+        Action::List => {
+            let ids = reader.list()?;
+            said.text = ids.iter().map(|id| format!("{id}\n")).collect();
+            said.fields.insert("ids".to_owned(), ids.into());
+        }
+        Action::Verify => {
+            let states = reader.list()?.len();
+            for unreadable in reader.verify()? {
+                failures.add(unreadable.error);
+            }
+            let bad = failures.count();
+            said.text = format!("{}: {bad} cannot be read\n", count(states as u64, "state"));
+            said.fields.insert("states".to_owned(), states.into());
+        }
+        Action::Save { .. } | Action::Remove { .. } | Action::Checkpoint { .. } => {}
     }
     Ok(said)
 }

@@ -104,6 +104,11 @@ impl Limits {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Is everything answered?
+    pub(crate) fn is_drained(&self) -> bool {
+        self.lock().unanswered == 0
+    }
+
     /// Ready when everything is answered.
     pub(crate) fn poll_drained(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();

@@ -32,9 +32,20 @@ pub(crate) enum Unusable {
 #[derive(Debug)]
 pub(crate) struct Segments {
     files: [OwnedFd; 2],
-    /// Its filesystem writes through a journal or a tree of its own: what it answers to a write is to be
-    /// proved.
-    unproven: Option<OwnedFd>,
+    /// The directory that they are in.
+    dir: OwnedFd,
+    proof: Proof,
+}
+
+/// What a write with `RWF_DSYNC` needs besides, to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Nothing: blocks are written over in their place.
+    Nothing,
+    /// The filesystem writes through a journal or a tree of its own, and is asked whether it is alive.
+    Liveness,
+    /// It may not know the flag: a sync, and to be asked.
+    Sync,
 }
 
 /// Is there a log in the store's own directory?
@@ -46,23 +57,54 @@ pub(crate) fn exists(dir: BorrowedFd<'_>) -> Result<bool, Unusable> {
     }
 }
 
-/// Makes a log with segments of so many bytes, whole blocks, and puts it in the place of the one that may
-/// be there, of which nothing may be needed. After a failure that one stands.
-pub(crate) fn create(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
-    remove(dir, NEW)?;
-    let created = make(dir, bytes, log_id).and_then(|()| put_in_place(dir));
-    if created.is_err() {
-        let _ = remove(dir, NEW);
-    }
-    created
+/// Why a log did not come into its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotPlaced {
+    /// The one that was there stands.
+    Unchanged(Errno),
+    /// After a crash it may be the one or the other.
+    Unknown(Errno),
 }
 
-fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
+/// Makes a log with segments of so many bytes, whole blocks, that is not in its place yet.
+pub(crate) fn make_new(
+    dir: BorrowedFd<'_>,
+    bytes: u64,
+    log_id: LogId,
+    proof: Proof,
+) -> Result<Segments, Errno> {
+    remove(dir, NEW)?;
+    make(dir, bytes, log_id, proof).inspect_err(|_| {
+        let _ = remove(dir, NEW);
+    })
+}
+
+/// Puts the new log in the place of the one that may be there, of which nothing may be needed. Both names
+/// change in one step (renameat2(2)): at no moment there is no log.
+pub(crate) fn put_in_place(dir: BorrowedFd<'_>) -> Result<(), NotPlaced> {
+    let rename = |flags| rustix::fs::renameat_with(dir, NEW, dir, LOG, flags);
+    let renamed = match rename(RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST) => rename(RenameFlags::EXCHANGE),
+        renamed => renamed,
+    };
+    if let Err(errno) = renamed {
+        let _ = remove(dir, NEW);
+        return Err(NotPlaced::Unchanged(errno));
+    }
+    let synced = rustix::fs::fsync(dir).and_then(|()| liveness::check(dir));
+    synced.map_err(NotPlaced::Unknown)?;
+    // If it stays, the next making removes it.
+    let _ = remove(dir, NEW);
+    Ok(())
+}
+
+fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId, proof: Proof) -> Result<Segments, Errno> {
     rustix::fs::mkdirat(dir, NEW, Mode::RWXU)?;
     let log = rustix::fs::openat(dir, NEW, DIRECTORY, Mode::empty())?;
     rustix::fs::fchmod(&log, Mode::RWXU)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let zeros = vec![0; 256 * BLOCK];
+    let mut files = Vec::new();
     for (index, name) in NAMES.into_iter().enumerate() {
         let file = rustix::fs::openat(&log, name, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
@@ -78,8 +120,11 @@ fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), Errno> {
             at += len as u64;
         }
         rustix::fs::fsync(&file)?;
+        files.push(file);
     }
-    rustix::fs::fsync(&log)
+    rustix::fs::fsync(&log)?;
+    let files = files.try_into().map_err(|_| Errno::IO)?;
+    Ok(Segments { files, dir: log, proof })
 }
 
 /// On a filesystem that writes each block anew, asks for this file's to be written in their place (ioctl_iflags(2)):
@@ -90,19 +135,9 @@ fn write_in_place(file: &OwnedFd) {
     }
 }
 
-/// Both names change in one step (renameat2(2)): at no moment there is no log.
-fn put_in_place(dir: BorrowedFd<'_>) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(dir, NEW, dir, LOG, RenameFlags::NOREPLACE) {
-        Err(Errno::EXIST) => {
-            rustix::fs::renameat_with(dir, NEW, dir, LOG, RenameFlags::EXCHANGE)?;
-        }
-        renamed => renamed?,
-    }
-    rustix::fs::fsync(dir)?;
-    liveness::check(dir)?;
-    // If it stays, the next making removes it.
-    let _ = remove(dir, NEW);
-    Ok(())
+/// Removes a log that did not come into its place.
+pub(crate) fn remove_new(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    remove(dir, NEW)
 }
 
 /// Removes a log by its name, if it is there.
@@ -150,12 +185,11 @@ pub(crate) fn is_private(file: BorrowedFd<'_>) -> Result<bool, Errno> {
 }
 
 impl Segments {
-    /// `writes_over`: its filesystem writes over blocks in their place, without a journal for data.
-    pub(crate) fn open(dir: BorrowedFd<'_>, writes_over: bool) -> Result<Segments, Unusable> {
+    pub(crate) fn open(dir: BorrowedFd<'_>, proof: Proof) -> Result<Segments, Unusable> {
         let log = open_log(dir)?;
         let open = |name| open_private(log.as_fd(), name, OFlags::WRONLY);
         let files = [open(NAMES[0])?, open(NAMES[1])?];
-        Ok(Segments { files, unproven: Some(log).filter(|_| !writes_over) })
+        Ok(Segments { files, dir: log, proof })
     }
 }
 
@@ -163,7 +197,13 @@ impl Medium for Segments {
     fn write(&mut self, segment: usize, block: u32, bytes: &[u8]) -> Result<(), Errno> {
         let at = u64::from(block) * BLOCK as u64;
         write_at(&self.files[segment], bytes, at, ReadWriteFlags::DSYNC)?;
-        self.unproven.as_ref().map_or(Ok(()), |dir| liveness::check(dir.as_fd()))
+        if self.proof == Proof::Sync {
+            rustix::fs::fdatasync(&self.files[segment])?;
+        }
+        match self.proof {
+            Proof::Nothing => Ok(()),
+            Proof::Liveness | Proof::Sync => liveness::check(self.dir.as_fd()),
+        }
     }
 }
 
@@ -258,6 +298,11 @@ mod tests {
 
     const BYTES: u64 = 16 * BLOCK as u64;
 
+    fn create(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), NotPlaced> {
+        make_new(dir, bytes, log_id, Proof::Nothing).map_err(NotPlaced::Unchanged)?;
+        put_in_place(dir)
+    }
+
     fn record(data: &str) -> Record {
         Record {
             kind: Kind::Replace,
@@ -282,14 +327,16 @@ mod tests {
         assert_eq!(exists(dir.as_fd()), Ok(true));
         assert_eq!(fs::read_dir(path.path()).unwrap().count(), 1);
         let scanned = read(dir.as_fd()).unwrap();
-        let mut log = Log::begin(Segments::open(dir.as_fd(), true).unwrap(), &scanned).unwrap();
+        let mut log =
+            Log::begin(Segments::open(dir.as_fd(), Proof::Nothing).unwrap(), &scanned).unwrap();
         log.append(&[record("one")]).unwrap();
         log.append(&[record("two"), record("three")]).unwrap();
         drop(log);
         assert_eq!(data(&dir), ["one", "two", "three"]);
         // All of it was put into the files; the log goes on behind it.
         let scanned = read(dir.as_fd()).unwrap();
-        let mut log = Log::begin(Segments::open(dir.as_fd(), true).unwrap(), &scanned).unwrap();
+        let mut log =
+            Log::begin(Segments::open(dir.as_fd(), Proof::Nothing).unwrap(), &scanned).unwrap();
         log.append(&[record("four")]).unwrap();
         assert_eq!(data(&dir), ["four"]);
     }
@@ -350,7 +397,10 @@ mod tests {
         fs::set_permissions(path.path().join("log/log.1"), fs::Permissions::from_mode(0o640))
             .unwrap();
         assert_eq!(read(dir.as_fd()).unwrap_err(), Unusable::NotPrivate("log.1"));
-        assert_eq!(Segments::open(dir.as_fd(), true).unwrap_err(), Unusable::NotPrivate("log.1"));
+        assert_eq!(
+            Segments::open(dir.as_fd(), Proof::Nothing).unwrap_err(),
+            Unusable::NotPrivate("log.1")
+        );
     }
 
     #[test]
@@ -359,7 +409,8 @@ mod tests {
         let dir = File::open(path.path()).unwrap();
         create(dir.as_fd(), BYTES, [9; 16]).unwrap();
         let scanned = read(dir.as_fd()).unwrap();
-        let mut log = Log::begin(Segments::open(dir.as_fd(), true).unwrap(), &scanned).unwrap();
+        let mut log =
+            Log::begin(Segments::open(dir.as_fd(), Proof::Nothing).unwrap(), &scanned).unwrap();
         // Descriptors that cannot be written to.
         let full = || File::options().write(true).open("/dev/full").unwrap().into();
         log.medium.files = [full(), full()];

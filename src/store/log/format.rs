@@ -351,7 +351,8 @@ pub(crate) fn is_path(path: &str) -> bool {
         let special = part.is_empty() || part == "." || part == "..";
         !special && part.len() <= 255 && !part.contains(['/', '\0'])
     };
-    path.split_once('/').is_some_and(|(id, name)| is_component(id) && is_component(name))
+    let is_id = |id: &str| is_component(id) && !id.eq_ignore_ascii_case(".ringseal");
+    path.split_once('/').is_some_and(|(id, name)| is_id(id) && is_component(name))
 }
 
 /// Blocks that a group of these records takes.

@@ -151,6 +151,11 @@ impl<M: Medium> Log<M> {
         self.other_last > self.noted
     }
 
+    /// The first half of its id.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Which segment it goes on in.
     pub(crate) fn segment(&self) -> usize {
         self.segment
@@ -241,13 +246,15 @@ impl<M: Medium> Log<M> {
         if let Some(errno) = self.failed {
             return Err(errno);
         }
-        // The last block is for what lets the other segment be overwritten.
-        let has_room = self.block + RESERVED < self.blocks
-            || self.block < self.blocks && self.other_is_spread();
-        if self.noted >= self.spread || !has_room {
+        if self.noted >= self.spread {
             return Ok(());
         }
         let everything = self.is_spread();
+        // The last block is for the mark behind which nothing counts.
+        let room = if everything { self.blocks } else { self.blocks - RESERVED };
+        if self.block >= room {
+            return if everything { self.turn() } else { Ok(()) };
+        }
         match self.write(Mark::Spread, &[]) {
             Ok(()) => {
                 if everything {

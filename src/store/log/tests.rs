@@ -383,7 +383,9 @@ fn a_path_is_an_id_and_a_name() {
         assert!(is_path(good), "{good}");
     }
     let long = format!("{}/x", "a".repeat(256));
-    for bad in ["", "a", "/", "a/", "/b", "a/b/c", "../x", "x/..", "./x", "a/\0", &long] {
+    for bad in
+        ["", "a", "/", "a/", "/b", "a/b/c", "../x", "x/..", "./x", "a/\0", ".ringseal/lock", &long]
+    {
         assert!(!is_path(bad), "{bad:?}");
     }
 }

@@ -174,6 +174,7 @@ impl History {
         if let Ok(mut core) = lives {
             self.save_until_the_end(&mut core);
         }
+        self.removed.extend(std::mem::take(&mut world.meddled));
         (self.disk, self.world) = (disk, world);
         Ok(())
     }
@@ -191,6 +192,7 @@ impl History {
                 4 => self.save_beside(core, &mut spreading),
                 _ => self.save(core, &mut spreading),
             };
+            self.removed.extend(std::mem::take(&mut core.files.meddled));
             if !goes_on {
                 return;
             }

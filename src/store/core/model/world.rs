@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use rustix::io::Errno;
 
-use super::super::{Failure, Files, container};
+use super::super::{Failure, Files, Written, container};
 use super::{REMOVED, Version, Without};
 use crate::plan::Step;
 use crate::store::log::format::{DirectoryId, Kind, Record};
@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) rng: Rng,
     /// A path that nobody can write to.
     pub(super) immutable: Option<String>,
+    /// Containers whose directory somebody has removed while they were published.
+    pub(super) meddled: Vec<String>,
     /// Faults are over: a recovery has to succeed some day.
     pub(super) is_kind: bool,
     pub(super) without: Without,
@@ -107,6 +109,7 @@ impl World {
             next: 1,
             rng,
             immutable: None,
+            meddled: Vec::new(),
             is_kind: false,
             without,
         }
@@ -249,6 +252,12 @@ impl Files for &mut World {
     }
 
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        if !self.is_kind && self.rng.u8(0..20) == 0 {
+            if let Some(record) = records.first() {
+                self.remake(&record.path);
+                self.meddled.push(record.path.clone());
+            }
+        }
         let publish = |record: &&Record| {
             let inode = self.directory(&record.path).cached;
             let is_same = inode == Some(record.directory.inode);
@@ -294,7 +303,7 @@ impl Files for &mut World {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), Errno> {
+    fn sync(&mut self, _: &[Written<'_>]) -> Result<(), Errno> {
         if self.without == Without::DurableReplay && self.is_kind {
             return Ok(());
         }
