@@ -4,6 +4,7 @@
 use fastrand::Rng;
 use rustix::io::Errno;
 
+use super::fate::Fate;
 use crate::store::log::Medium;
 use crate::store::log::format::{BLOCK, SegmentHeader};
 
@@ -47,15 +48,20 @@ impl Disk {
     }
 
     /// What the disk holds after a power cut.
-    pub(super) fn cut_power(&mut self) {
+    pub(super) fn cut_power(&mut self, fate: &mut Fate) {
         for block in self.segments.iter_mut().flatten() {
             for perhaps in std::mem::take(&mut block.perhaps) {
-                match self.rng.u8(0..4) {
+                match fate.pick(4) {
                     0 => {}
                     1 => block.bytes = perhaps,
-                    _ => {
+                    torn => {
                         for at in (0..BLOCK).step_by(SECTOR) {
-                            if self.rng.bool() {
+                            let is_there = match fate {
+                                Fate::Chance(rng) => rng.bool(),
+                                // The first half, or the second.
+                                Fate::InTurn { .. } => (at < BLOCK / 2) == (torn == 2),
+                            };
+                            if is_there {
                                 let sector = at..at + SECTOR;
                                 block.bytes[sector.clone()].copy_from_slice(&perhaps[sector]);
                             }

@@ -7,6 +7,7 @@
 //! - a sync that failed says nothing, and neither does a later one of the same pages.
 
 mod disk;
+mod fate;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use crate::store::log::format::{DirectoryId, Kind, Record, blocks_for};
 use crate::store::log::left_out;
 use crate::store::log::scan::{Damage, Scan, scan};
 use disk::Disk;
+use fate::Fate;
 use world::{Syncing, World};
 
 /// A rule of the store that a history is run without, to see that it is missed.
@@ -106,6 +108,7 @@ impl Counts {
 /// Changes of paths, each to a version.
 type Changes = Vec<(String, Version)>;
 
+#[derive(Clone)]
 struct History {
     disk: Disk,
     world: World,
@@ -119,37 +122,72 @@ struct History {
     unknown: Vec<Changes>,
     next: Version,
     counts: Counts,
+    /// How many containers there are, and how many things happen in one life.
+    containers: u8,
+    longest: u32,
 }
 
-/// Runs one history of saves and crashes.
-fn run(seed: u64, without: Without) -> Result<Counts, Wrong> {
-    let mut rng = Rng::with_seed(seed);
-    let disk = Disk::new(rng.usize(5..14), rng.fork());
-    left_out::MARKS.set(without == Without::MarkBeforeOverwriting);
-    left_out::CUT_OFF.set(without == Without::CutOff);
-    let world = World::new(rng.fork(), without);
-    let mut history = History {
-        disk,
-        world,
-        rng,
-        without,
-        promised: BTreeMap::new(),
-        removed: BTreeSet::new(),
-        unknown: Vec::new(),
-        next: 1,
-        counts: Counts::default(),
-    };
-    history.disk.fails = *history.rng.choice(&[0, 0, 30, 8]).unwrap_or(&0);
-    for _ in 0..history.rng.u32(1..8) {
-        history.live()?;
-        history.crash();
-        // Until a recovery is not cut off itself.
-        while !history.recover()? {
-            history.crash();
+/// Runs one history of saves and crashes, and counts what it goes through.
+fn run(seed: u64, without: Without, counts: &mut Counts) -> Result<(), Wrong> {
+    let mut history = History::new(seed, without);
+    let went = history.run();
+    counts.add(history.counts);
+    went
+}
+
+/// Runs a short history up to one power cut, and looks at each state that this one can leave, and at those that
+/// it leaves when the recovery is cut off itself, and so on. So many states; `None` if they are too many.
+fn run_each_state(seed: u64, without: Without) -> Result<Option<u64>, Wrong> {
+    let mut history = History::new(seed, without);
+    (history.containers, history.longest) = (2, 5);
+    history.disk.fails = *history.rng.choice(&[0, 0, 4]).unwrap_or(&0);
+    history.live()?;
+    history.disk.crashed = false;
+    let (mut fate, mut states) = (Fate::first(), 0);
+    loop {
+        let mut after = history.clone();
+        after.disk.cut_power(&mut fate);
+        after.world.cut_power(&mut fate);
+        states += 1;
+        if states > STATES_MAX {
+            return Ok(None);
         }
-        history.crash();
+        while !after.recover()? {
+            states += 1;
+            after.crash();
+        }
+        if !fate.advance() {
+            return Ok(Some(states));
+        }
     }
-    Ok(history.counts)
+}
+
+/// States of one history, at most.
+const STATES_MAX: u64 = 20_000;
+
+impl History {
+    fn new(seed: u64, without: Without) -> History {
+        let mut rng = Rng::with_seed(seed);
+        let disk = Disk::new(rng.usize(5..14), rng.fork());
+        left_out::MARKS.set(without == Without::MarkBeforeOverwriting);
+        left_out::CUT_OFF.set(without == Without::CutOff);
+        let world = World::new(rng.fork(), without);
+        let mut history = History {
+            disk,
+            world,
+            rng,
+            without,
+            promised: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            unknown: Vec::new(),
+            next: 1,
+            counts: Counts::default(),
+            containers: 4,
+            longest: 40,
+        };
+        history.disk.fails = *history.rng.choice(&[0, 0, 30, 8]).unwrap_or(&0);
+        history
+    }
 }
 
 type Opened<'a> = Core<&'a mut Disk, &'a mut World>;
@@ -161,6 +199,19 @@ impl History {
         }
         let scan = scan([&self.disk.bytes(0), &self.disk.bytes(1)]).map_err(Wrong::Refused)?;
         scan.damage.clone().map_or(Ok(scan), |damage| Err(Wrong::Refused(damage)))
+    }
+
+    fn run(&mut self) -> Result<(), Wrong> {
+        for _ in 0..self.rng.u32(1..8) {
+            self.live()?;
+            self.crash();
+            // Until a recovery is not cut off itself.
+            while !self.recover()? {
+                self.crash();
+            }
+            self.crash();
+        }
+        Ok(())
     }
 
     /// Opens the store and saves until the power goes.
@@ -181,7 +232,7 @@ impl History {
 
     fn save_until_the_end(&mut self, core: &mut Opened<'_>) {
         let mut spreading: Option<(Spreading, Syncing)> = None;
-        for _ in 0..self.rng.u32(1..40) {
+        for _ in 0..self.rng.u32(1..self.longest) {
             core.files.immutable = self.some_path();
             let goes_on = match self.rng.u8(0..16) {
                 0..3 => self.spread(core, &mut spreading),
@@ -383,7 +434,7 @@ impl History {
     }
 
     fn path(&mut self) -> String {
-        format!("{}/state", self.rng.u8(0..4))
+        format!("{}/state", self.rng.u8(0..self.containers))
     }
 
     /// One in five times a path, to be immutable.
@@ -430,8 +481,9 @@ impl History {
             println!("crash");
         }
         if self.rng.u8(0..3) > 0 {
-            self.disk.cut_power();
-            self.world.cut_power();
+            let mut fate = Fate::Chance(self.rng.fork());
+            self.disk.cut_power(&mut fate);
+            self.world.cut_power(&mut fate);
         }
     }
 
@@ -505,10 +557,28 @@ impl History {
     }
 }
 
+#[test]
+fn no_state_that_a_power_cut_can_leave_loses_or_invents_anything() {
+    let (mut states, mut whole, mut too_many) = (0, 0, 0);
+    for seed in 0..histories() / 25 {
+        match run_each_state(seed, Without::Nothing) {
+            Ok(Some(more)) => (states, whole) = (states + more, whole + 1),
+            Ok(None) => (states, too_many) = (states + STATES_MAX, too_many + 1),
+            Err(wrong) => panic!("seed {seed}: {wrong:?}"),
+        }
+    }
+    println!(
+        "{states} states; of {whole} histories all of them, of {too_many} the first {STATES_MAX}"
+    );
+    assert!(whole > too_many && states > histories() / 5, "{states}, {whole}, {too_many}");
+    let missed = (0..1000).find_map(|seed| run_each_state(seed, Without::DurableDirectories).err());
+    assert!(missed.is_some());
+}
+
 /// Histories that every run of the tests goes through; `RINGSEAL_HISTORIES` asks for another number.
 fn histories() -> u64 {
     let asked = std::env::var("RINGSEAL_HISTORIES").ok();
-    asked.map_or(20_000, |asked| asked.parse().expect("a number of histories"))
+    asked.map_or(100_000, |asked| asked.parse().expect("a number of histories"))
 }
 
 #[test]
@@ -516,9 +586,8 @@ fn no_history_loses_or_invents_anything() {
     let histories = histories();
     let mut all = Counts::default();
     for seed in std::env::var("DBG").map_or(0, |s| s.parse().unwrap())..histories {
-        match run(seed, Without::Nothing) {
-            Ok(counts) => all.add(counts),
-            Err(wrong) => panic!("seed {seed}: {wrong:?}"),
+        if let Err(wrong) = run(seed, Without::Nothing, &mut all) {
+            panic!("seed {seed}: {wrong:?}");
         }
     }
     println!("{all:?}");
@@ -559,8 +628,9 @@ fn every_rule_is_missed() {
         Without::WholeTransactions,
     ];
     for rule in rules {
-        let caught = (0..histories()).find_map(|seed| Some((seed, run(seed, rule).err()?)));
-        let (seed, wrong) = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
-        println!("{rule:?}: history {}: {wrong:?}", seed + 1);
+        let mut counts = Counts::default();
+        let caught = (0..histories()).find_map(|seed| run(seed, rule, &mut counts).err());
+        let wrong = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
+        println!("{rule:?}: {} states: {wrong:?}", counts.crashes);
     }
 }

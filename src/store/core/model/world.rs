@@ -8,6 +8,7 @@ use fastrand::Rng;
 use rustix::io::Errno;
 
 use super::super::{Failure, Files, Written, container};
+use super::fate::Fate;
 use super::{REMOVED, Version, Without};
 use crate::plan::Step;
 use crate::store::log::format::{DirectoryId, Kind, Record};
@@ -49,8 +50,8 @@ impl<T: Copy> Kept<T> {
         (self.cached, self.perhaps, self.failed) = (value, vec![value], false);
     }
 
-    fn cut_power(&mut self, rng: &mut Rng) {
-        self.set_durably(self.perhaps[rng.usize(0..self.perhaps.len())]);
+    fn cut_power(&mut self, fate: &mut Fate) {
+        self.set_durably(self.perhaps[fate.pick(self.perhaps.len())]);
     }
 
     /// What was there when a sync began, and all that came after it.
@@ -181,12 +182,12 @@ impl World {
         }
     }
 
-    pub(super) fn cut_power(&mut self) {
+    pub(super) fn cut_power(&mut self, fate: &mut Fate) {
         for directory in self.directories.values_mut() {
-            directory.cut_power(&mut self.rng);
+            directory.cut_power(fate);
         }
         for file in self.files.values_mut() {
-            file.cut_power(&mut self.rng);
+            file.cut_power(fate);
         }
     }
 
