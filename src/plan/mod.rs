@@ -15,6 +15,8 @@ pub(crate) mod chain;
 mod step;
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;
 
 pub use step::{Outcome, Step};
