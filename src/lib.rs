@@ -11,7 +11,8 @@
 //! | --- | --- |
 //! | a process that saves a file and ends | [`replace`], [`replace_at`], [`Options`]: plain calls on this thread, no ring, no thread |
 //! | who streams, or has a `serde` value | [`AtomicFile`] (an [`io::Write`](std::io::Write)), [`replace_json`] |
-//! | a daemon that saves many files | [`Writer`]: futures on any executor; what comes together shares its syncs; threads, or io_uring |
+//! | a daemon that owns a root and saves its containers again and again | [`StateStore`]: one log for all, transactions, recovery |
+//! | a daemon that saves many files anywhere | [`Writer`]: futures on any executor; what comes together shares its syncs; threads, or io_uring |
 //!
 //! ```
 //! # let dir = tempfile::tempdir()?;
@@ -37,6 +38,11 @@
 //!
 //! A sync is worth what the filesystem makes of it. [`Receipt::durability`] says what that was: on
 //! tmpfs, where most runtimes keep their state, nothing is synced and the promise is atomicity.
+//!
+//! # The store
+//!
+//! What a [`StateStore`] answers is durable in its log, and visible; the files become durable some seconds later.
+//! After a power cut they are right when the store was opened again, or `ringseal recover ROOT` was called.
 //!
 //! # Leftovers
 //!

@@ -5,12 +5,14 @@ use plotters::style::{Color, RGBColor, ShapeStyle};
 use crate::json::{Report, Row};
 
 /// What a run of all writers draws, and the names there. Of chosen writers all are drawn.
-const DRAWN: [(&str, &str, &str); 6] = [
+const DRAWN: [(&str, &str, &str); 8] = [
     ("std_loop", "calls", "std::fs loop"),
     ("std_threads_best", "threads", "std::fs threads"),
     ("tokio_fs", "threads", "tokio::fs"),
     ("fsys_batch", "threads", "fsys batch"),
+    ("redb", "calls", "redb (no files)"),
     ("ringseal_replace_all", "auto", "ringseal"),
+    ("ringseal_store", "calls", "ringseal store"),
     ("floor", "calls", "floor: append"),
 ];
 
