@@ -99,7 +99,8 @@ pub use store::{
 };
 pub use writer::{Save, SaveAll, Writer, WriterBuilder};
 
-/// The README's code compiles.
+/// The code in the documents compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/store.md")]
+struct Documents;

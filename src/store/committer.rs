@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
+use super::beside::beside_max;
 use super::core::{self, Core, Hidden, NotCommitted, Published, Refused, Room, container};
 use super::files::{Barrier, Following, Tree};
 use super::layout::Layout;
@@ -18,26 +19,18 @@ use super::log::files::{self as log_files, NotPlaced, Proof, Segments};
 use super::log::format::{BLOCK, DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
-use super::spreader::{Spreader, Todo};
-use super::{Committed, NotVisible, unplaced};
+use super::spreader::Spreader;
+use super::{Committed, NotVisible};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
-use crate::receipt::{Durability, Receipt};
+use crate::receipt::Durability;
 use crate::reply::Answer;
-use crate::request::{Level, Options, Request, Target};
 use crate::writer::Writer;
 
 /// Blocks of a group that several transactions share, at most: the larger, the longer each waits.
 const SHARED_MAX: usize = (1 << 20) / BLOCK;
-
-/// Saves beside the log that are made together, at most: each holds two descriptors meanwhile.
-fn beside_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    (descriptors / 8).clamp(1, 128)
-}
 
 /// An open store: what its handles and its thread share.
 #[derive(Debug)]
@@ -57,6 +50,8 @@ pub(crate) struct Committer {
     pub following: Following,
     /// What is durable and not visible, for whoever reads.
     pub hidden: Mutex<BTreeMap<String, Hidden>>,
+    /// Directories below the root that are durable, of those that were saved to beside the log.
+    pub durable: Mutex<HashMap<Box<str>, DirectoryId>>,
     /// Until the store is closed.
     pub lock: Mutex<Option<Lock>>,
 }
@@ -223,7 +218,7 @@ impl Committer {
     }
 
     /// Sees to it that there is room for a group.
-    fn room<'a>(
+    pub(super) fn room<'a>(
         &'a self,
         core: &'a Mutex<Core<Segments, Tree>>,
         blocks: usize,
@@ -288,149 +283,6 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes saves, and the removals of a store without a log, without it; then the log forgets what it has
-    /// of their paths.
-    fn beside(&self, batch: Vec<Pending>) {
-        let Some(core) = &self.core else {
-            let mut answers = self.make(&batch);
-            for (pending, answer) in batch.iter().zip(&mut answers) {
-                if let (true, Err(errno)) = (answer.is_ok(), self.show_newer(pending)) {
-                    let outcome = Outcome::ReplacedDurabilityUnknown;
-                    *answer = Err(Error::new(self.shown(pending), Step::Log, outcome, errno));
-                }
-            }
-            return self.answer_beside(batch, answers);
-        };
-        let paths = batch.iter().flat_map(|pending| &pending.records);
-        let marks: Vec<Record> = paths.map(|record| core::mark(&record.path)).collect();
-        let mut open = match self.room(core, blocks_for(&marks)) {
-            Ok(open) => open,
-            Err(cause) => return self.refuse_all(batch, cause),
-        };
-        let mut answers = self.make(&batch);
-        // One whose fate is not known may lose against what the log has; that was acknowledged.
-        let changed: Vec<&str> = batch
-            .iter()
-            .zip(&answers)
-            .filter(|(_, answer)| answer.is_ok())
-            .flat_map(|(pending, _)| pending.records.iter().map(|record| record.path.as_str()))
-            .collect();
-        if let Err(errno) = open.forget(&changed) {
-            for (pending, answer) in batch.iter().zip(&mut answers) {
-                if answer.is_ok() {
-                    let outcome = Outcome::ReplacedDurabilityUnknown;
-                    *answer = Err(Error::new(self.shown(pending), Step::Log, outcome, errno));
-                }
-            }
-        }
-        self.show_hidden(open.hidden());
-        drop(open);
-        self.answer_beside(batch, answers);
-    }
-
-    /// Without a log: what was set aside of these paths is older than what was saved now.
-    fn show_newer(&self, pending: &Pending) -> Result<(), Errno> {
-        for record in &pending.records {
-            let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-            if hidden.contains_key(&record.path) {
-                unplaced::take_back(self.own.as_fd(), &record.path)?;
-                hidden.remove(&record.path);
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes changes of files, without the log, and answers for each.
-    fn make(&self, batch: &[Pending]) -> Vec<Result<Made>> {
-        if let [pending] = batch {
-            let made = match pending.removes() {
-                true => self.remove(pending),
-                false => self.save(&pending.records[0], pending.way).map(Made::Saved),
-            };
-            return vec![made];
-        }
-        let Some(writer) = self.writer() else {
-            // No thread can be made for it.
-            let save = |pending: &Pending| self.save(&pending.records[0], pending.way);
-            return batch.iter().map(|pending| save(pending).map(Made::Saved)).collect();
-        };
-        // Saves only; they share their syncs.
-        let mut requests = Vec::new();
-        let mut answers: Vec<Option<Result<Made>>> = Vec::new();
-        for pending in batch {
-            let record = &pending.records[0];
-            match self.layout.open_or_make(container(&record.path)) {
-                Ok(dir) => {
-                    let target = Target::at(dir, super::layout::split(&record.path).1);
-                    let options = Options::new().mode(record.mode).level(pending.way.level());
-                    requests.push(Request::new(target, record.data.clone()).with(options));
-                    answers.push(None);
-                }
-                Err(failure) => answers.push(Some(Err(self.layout.error(&record.path, failure)))),
-            }
-        }
-        let synced = if self.is_volatile() { Ok(()) } else { self.layout.root.sync() };
-        let saved = writer.replace_all_blocking(requests);
-        let mut saved = saved.into_iter();
-        let answer = |(pending, answer): (&Pending, Option<Result<Made>>)| {
-            let path = &pending.records[0].path;
-            answer.unwrap_or_else(|| match (saved.next(), synced) {
-                (Some(Ok(_)), Err((step, errno))) => {
-                    let outcome = Outcome::ReplacedDurabilityUnknown;
-                    Err(Error::new(self.layout.shown(path), step, outcome, errno))
-                }
-                (Some(Ok(receipt)), Ok(())) => Ok(Made::Saved(receipt)),
-                (Some(Err(error)), _) => Err(error.of(self.layout.shown(path))),
-                (None, _) => {
-                    let shown = self.layout.shown(path);
-                    Err(Error::new(shown, Step::Accept, Outcome::Unknown, Cause::EngineLost))
-                }
-            })
-        };
-        batch.iter().zip(answers).map(answer).collect()
-    }
-
-    fn writer(&self) -> Option<&Writer> {
-        self.writer.get_or_init(|| Writer::new().ok()).as_ref()
-    }
-
-    /// One save on this thread.
-    fn save(&self, record: &Record, way: Way) -> Result<Receipt> {
-        let layout = &self.layout;
-        let dir = layout.open_or_make(container(&record.path));
-        let dir = dir.map_err(|failure| layout.error(&record.path, failure))?;
-        let job = layout.job(dir, &record.path, record.mode, way.level())?;
-        if way.level() == Level::Durable && !self.is_volatile() {
-            // Whoever made the directory, it may not be durable.
-            layout.root.sync().map_err(|failure| layout.error(&record.path, failure))?;
-        }
-        crate::engine::calls::carry(job, &record.data)
-    }
-
-    /// Removes a container without the log.
-    fn remove(&self, pending: &Pending) -> Result<Made> {
-        let layout = &self.layout;
-        let id = container(&pending.records[0].path);
-        let located = layout.locate(&pending.records[0].path, false);
-        let directory = located.map_err(|failure| layout.error(id, failure))?;
-        let mut outcome = Outcome::Unchanged;
-        for record in &pending.records {
-            let record = Record { directory, ..record.clone() };
-            let published = layout.publish(&record, Level::Durable);
-            published.map_err(|errno| {
-                Error::new(layout.shown(&record.path), Step::Rename, outcome, errno)
-            })?;
-            // From now on something is gone.
-            outcome = Outcome::ReplacedDurabilityUnknown;
-        }
-        let is_gone = layout.remove_directory(id, &directory) == Ok(true);
-        if !self.is_volatile() {
-            let failed = |(step, errno)| Error::new(layout.shown(id), step, outcome, errno);
-            layout.root.sync().map_err(failed)?;
-        }
-        Ok(Made::Removed { is_gone })
-    }
-
     fn answer(
         &self,
         pending: &Pending,
@@ -474,40 +326,12 @@ impl Committer {
         })
     }
 
-    fn answer_beside(&self, batch: Vec<Pending>, answers: Vec<Result<Made>>) {
-        let is_made = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
-        let newest = newest_of(is_made.map(|(pending, _)| pending));
-        for (pending, answer) in batch.into_iter().zip(answers) {
-            let committed = |made| {
-                let (durability, coalesced, left) = match made {
-                    Made::Saved(receipt) => (receipt.durability, receipt.coalesced_into, vec![]),
-                    Made::Removed { is_gone } => {
-                        let left = if is_gone { vec![] } else { vec![self.shown(&pending)] };
-                        (self.durability(), None, left)
-                    }
-                };
-                Committed {
-                    sequence: pending.sequence,
-                    durability,
-                    route: pending.way.route(),
-                    bytes: pending.bytes(),
-                    // The writer's numbers are not the store's.
-                    coalesced_into: coalesced.and_then(|_| pending.overtaken_by(&newest)),
-                    not_visible: Vec::new(),
-                    left,
-                }
-            };
-            let answer = answer.map(committed);
-            pending.answer(answer);
-        }
-    }
-
     /// What a change is worth here.
     pub(crate) fn durability(&self) -> Durability {
         if self.is_volatile() { Durability::Volatile } else { Durability::Durable }
     }
 
-    fn refuse_all(&self, batch: Vec<Pending>, refusal: Refusal) {
+    pub(super) fn refuse_all(&self, batch: Vec<Pending>, refusal: Refusal) {
         for pending in batch {
             let error = self.refusal(&pending, refusal.again());
             pending.answer(Err(error));
@@ -523,7 +347,7 @@ impl Committer {
     }
 
     /// What a transaction is known by: its file, its container, or the root.
-    fn shown(&self, pending: &Pending) -> PathBuf {
+    pub(super) fn shown(&self, pending: &Pending) -> PathBuf {
         let mut ids = pending.records.iter().map(|record| container(&record.path));
         let first = ids.next();
         match (&pending.records[..], first) {
@@ -533,72 +357,11 @@ impl Committer {
         }
     }
 
-    fn show_hidden(&self, hidden: &BTreeMap<String, Hidden>) {
+    pub(super) fn show_hidden(&self, hidden: &BTreeMap<String, Hidden>) {
         let mut shown = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         if !(shown.is_empty() && hidden.is_empty()) {
             shown.clone_from(hidden);
         }
-    }
-
-    /// The thread that lets the files follow the log.
-    pub(crate) fn follow(&self) {
-        // Whatever happens here: nobody is to wait for ever, and the root is free.
-        let last = catch_unwind(AssertUnwindSafe(|| self.follow_to_the_end()));
-        let last = last.unwrap_or(Err(Errno::CANCELED));
-        self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.pool.close();
-        self.spreader.finish(last);
-    }
-
-    fn follow_to_the_end(&self) -> Result<(), Errno> {
-        while self.spreader.next() == Todo::Spread {
-            self.spread_once();
-        }
-        if let Some(lock) = &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
-            lock.is_to_end();
-        }
-        // What was accepted is made, and may have to wait for a spread.
-        while !(self.queue.is_idle() && self.limits.is_drained()) {
-            if self.spreader.is_still_wanted() {
-                self.spread_once();
-            }
-        }
-        loop {
-            let last = self.spread();
-            if last.is_err() || self.core.as_ref().is_none_or(|core| lock(core).is_spread()) {
-                return last;
-            }
-        }
-    }
-
-    fn spread_once(&self) {
-        let spread = self.spread();
-        // What came while it was under way, or what failed, is to be spread some time too.
-        let again = self.core.as_ref().is_some_and(|core| {
-            let core = lock(core);
-            !core.is_spread() && !core.is_closed()
-        });
-        self.spreader.end(spread, again);
-    }
-
-    /// Brings it about that the files have durably what the log has now, and says so in the log. Saves go
-    /// on meanwhile.
-    fn spread(&self) -> Result<(), Errno> {
-        let Some(core) = &self.core else { return Ok(()) };
-        let mut open = lock(core);
-        let begun = open.begin_spread();
-        self.show_hidden(open.hidden());
-        let Some(spreading) = begun? else { return open.note_spread() };
-        let written = open.written_by(&spreading);
-        drop(open);
-        let written: Vec<(&str, u64)> =
-            written.iter().map(|(path, len)| (path.as_str(), *len)).collect();
-        let synced = self.barrier.sync(&written);
-        let mut open = lock(core);
-        let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
-        self.show_hidden(open.hidden());
-        ended
     }
 }
 
@@ -619,22 +382,13 @@ pub(crate) fn make_log(
     Ok(log)
 }
 
-fn lock(core: &Mutex<Core<Segments, Tree>>) -> MutexGuard<'_, Core<Segments, Tree>> {
+pub(super) fn lock(core: &Mutex<Core<Segments, Tree>>) -> MutexGuard<'_, Core<Segments, Tree>> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What was made beside the log.
-enum Made {
-    Saved(Receipt),
-    Removed {
-        /// The container's directory.
-        is_gone: bool,
-    },
 }
 
 /// Why the log did not take something, and what that means.
 #[derive(Debug)]
-enum Refusal {
+pub(super) enum Refusal {
     Unchanged(Cause),
     Unknown(Cause),
 }
@@ -665,17 +419,8 @@ impl From<Refused> for Refusal {
     }
 }
 
-impl Way {
-    fn level(self) -> Level {
-        match self {
-            Way::Log | Way::Beside => Level::Durable,
-            Way::Atomic => Level::Atomic,
-        }
-    }
-}
-
 /// The number of the last of each path.
-fn newest_of<'a>(batch: impl Iterator<Item = &'a Pending>) -> HashMap<String, u64> {
+pub(super) fn newest_of<'a>(batch: impl Iterator<Item = &'a Pending>) -> HashMap<String, u64> {
     let mut newest = HashMap::new();
     for pending in batch {
         for record in &pending.records {
@@ -687,12 +432,12 @@ fn newest_of<'a>(batch: impl Iterator<Item = &'a Pending>) -> HashMap<String, u6
 
 impl Pending {
     /// The number of the newer version that was made in place of this one, if it is a single one.
-    fn overtaken_by(&self, newest: &HashMap<String, u64>) -> Option<u64> {
+    pub(super) fn overtaken_by(&self, newest: &HashMap<String, u64>) -> Option<u64> {
         let [record] = &self.records[..] else { return None };
         newest.get(&record.path).copied().filter(|sequence| *sequence != self.sequence)
     }
 
-    fn removes(&self) -> bool {
+    pub(super) fn removes(&self) -> bool {
         self.records.first().is_some_and(|record| record.kind == Kind::Remove)
     }
 
@@ -704,7 +449,7 @@ impl Pending {
         matches!(&self.records[..], [record] if record.kind == Kind::Replace)
     }
 
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.records.iter().map(|record| record.data.len() as u64).sum()
     }
 }

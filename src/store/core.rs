@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 mod model;
+mod refused;
+pub(crate) mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,14 +13,21 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::log::format::{DirectoryId, Kind, Record, blocks_for};
+#[cfg(test)]
 use super::log::scan::Scan;
 use super::log::{AppendError, Log, Medium};
 use crate::plan::Step;
+pub(crate) use refused::{NotCommitted, Refused, Room};
 
 /// The files of a store.
 pub(crate) trait Files {
     /// Finds the directory of a path, or makes it, and looks whether a file can be at the path.
     fn locate(&mut self, path: &str, make: bool) -> Result<DirectoryId, Failure>;
+
+    /// The same for many saves, at once.
+    fn locate_all(&mut self, paths: &[&str]) -> Vec<Result<DirectoryId, Failure>> {
+        paths.iter().map(|path| self.locate(path, true)).collect()
+    }
 
     /// Every directory that was located is on the disk, under its name.
     fn sync_directories(&mut self) -> Result<(), Failure>;
@@ -93,49 +102,12 @@ pub(crate) struct Spreading {
     log: u64,
 }
 
-/// Why the log does not take something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// It failed, and nothing of it will ever be there.
-    Unchanged(Errno),
-    /// It failed, and may be there wholly when the store is opened next.
-    Unknown(Errno),
-    /// The store takes nothing any more, for this reason.
-    Closed(Errno),
-}
-
-/// Why a transaction was not committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotCommitted {
-    /// A step before the log failed, for this one of its records; nothing was changed.
-    Before(usize, Step, Errno),
-    Refused(Refused),
-}
-
-impl From<Refused> for NotCommitted {
-    fn from(refused: Refused) -> NotCommitted {
-        NotCommitted::Refused(refused)
-    }
-}
-
-/// Is there room in the log?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    Here,
-    /// When the files have what the log holds.
-    AfterSpreading,
-    /// Never: so many blocks can be had.
-    Never {
-        max: usize,
-    },
-}
-
 impl<M: Medium, F: Files> Core<M, F> {
     /// Puts into the files what the log has and they may lack, and goes on in the log behind it. Cut off
     /// anywhere, it is done again the next time. (The store does the same in two steps.)
     #[cfg(test)]
     pub(crate) fn recover(scan: &Scan, medium: M, mut files: F) -> Result<Core<M, F>, Errno> {
-        let hidden = replay(scan, &mut files)?;
+        let hidden = replay::replay(scan, &mut files)?;
         Ok(Core::new(Log::begin(medium, scan)?, files, hidden))
     }
 
@@ -169,7 +141,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// The files that a spread covers.
     pub(crate) fn written_by(&self, spreading: &Spreading) -> Vec<(String, u64)> {
         let covered = self.unspread.values().filter(|unspread| unspread.seq <= spreading.upto);
-        let written = covered.filter_map(|unspread| written(&unspread.record));
+        let written = covered.filter_map(|unspread| replay::written(&unspread.record));
         written.map(|(path, len)| (path.to_owned(), len)).collect()
     }
 
@@ -208,11 +180,12 @@ impl<M: Medium, F: Files> Core<M, F> {
             return transactions.iter().map(|_| Err(refused.into())).collect();
         }
         let located = self.locate(transactions);
-        let mut last: BTreeMap<&str, &Record> = BTreeMap::new();
+        let mut last: HashMap<&str, &Record> = HashMap::new();
         for record in located.iter().flatten().flatten() {
             last.insert(&record.path, record);
         }
-        let records: Vec<Record> = last.into_values().cloned().collect();
+        let mut records: Vec<Record> = last.into_values().cloned().collect();
+        records.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         if records.is_empty() {
             return located.into_iter().map(|one| one.map(|_| Published::new())).collect();
         }
@@ -278,11 +251,21 @@ impl<M: Medium, F: Files> Core<M, F> {
     fn locate(&mut self, transactions: Vec<Vec<Record>>) -> Vec<Result<Vec<Record>, NotCommitted>> {
         let mut located: Vec<Result<Vec<Record>, NotCommitted>> = Vec::new();
         let mut new = Vec::new();
+        // A removal has to see what was made before it; saves alone can be located in any order.
+        let mut all = match &transactions[..] {
+            [records] if records.iter().all(|record| record.kind == Kind::Replace) => {
+                let paths: Vec<&str> = records.iter().map(|record| record.path.as_str()).collect();
+                self.files.locate_all(&paths)
+            }
+            _ => Vec::new(),
+        }
+        .into_iter();
         for mut records in transactions {
             let locate = |(index, record): (usize, &mut Record)| {
+                let known = all.next();
                 if record.directory == DirectoryId::default() {
                     let make = record.kind == Kind::Replace;
-                    let found = self.files.locate(&record.path, make);
+                    let found = known.unwrap_or_else(|| self.files.locate(&record.path, make));
                     record.directory =
                         found.map_err(|(step, errno)| NotCommitted::Before(index, step, errno))?;
                 }
@@ -396,7 +379,7 @@ impl<M: Medium, F: Files> Core<M, F> {
                 self.publish_again(errno);
                 self.place()?;
                 let all = self.unspread.values().map(|unspread| &unspread.record);
-                let written: Vec<Written<'_>> = all.filter_map(written).collect();
+                let written: Vec<Written<'_>> = all.filter_map(replay::written).collect();
                 if let Err(errno) = self.files.sync(&written) {
                     self.refuse(errno);
                     return Err(errno);
@@ -481,46 +464,6 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 }
 
-/// Puts into the files, durably, what a log has and they may lack. What could not be published is hidden, and
-/// set aside.
-pub(crate) fn replay(
-    scan: &Scan,
-    files: &mut impl Files,
-) -> Result<BTreeMap<String, Hidden>, Errno> {
-    let last = last_of_each_path(scan);
-    // What was set aside is tried again, unless the log has something newer.
-    let aside = files.aside()?;
-    let is_newest = |record: &&Record| !last.contains_key(record.path.as_str());
-    let again: Vec<&Record> = aside.iter().filter(is_newest).collect();
-    let from_log: Vec<&Record> =
-        last.values().copied().filter(|record| record.kind != Kind::Forget).collect();
-    // In one go: a directory goes only if nothing is to be put into it.
-    let all: Vec<&Record> = again.iter().chain(&from_log).copied().collect();
-    let mut hidden = BTreeMap::new();
-    let mut placed = Vec::new();
-    for (index, (record, published)) in all.iter().zip(files.publish(&all)).enumerate() {
-        match published {
-            Ok(()) => placed.push(record),
-            Err(errno) => {
-                if index >= again.len() {
-                    files.set_aside(record)?;
-                }
-                hidden.insert(record.path.clone(), Hidden::kept(record, errno));
-            }
-        }
-    }
-    if !placed.is_empty() {
-        let placed: Vec<Written<'_>> =
-            placed.into_iter().filter_map(|record| written(record)).collect();
-        files.sync(&placed)?;
-    }
-    // Only now: until then it was the only one that is sure to be whole.
-    for record in aside.iter().filter(|record| !hidden.contains_key(&record.path)) {
-        files.take_back(&record.path)?;
-    }
-    Ok(hidden)
-}
-
 /// The mark that what the log has said of a path is void.
 pub(crate) fn mark(path: &str) -> Record {
     let (kind, mode, directory) = (Kind::Forget, 0, DirectoryId::default());
@@ -532,32 +475,8 @@ pub(crate) fn container(path: &str) -> &str {
     path.split_once('/').map_or(path, |(id, _)| id)
 }
 
-/// What a record has written, if it is a file.
-fn written(record: &Record) -> Option<Written<'_>> {
-    (record.kind == Kind::Replace).then_some((record.path.as_str(), record.data.len() as u64))
-}
-
-/// The changes of a log that count: the last of each path, unless it was made void.
-pub(crate) fn changes(scan: &Scan) -> impl Iterator<Item = &Record> {
-    last_of_each_path(scan).into_values().filter(|record| record.kind != Kind::Forget)
-}
-
-/// What the log says of each path.
-fn last_of_each_path(scan: &Scan) -> BTreeMap<&str, &Record> {
-    let records = scan.live.iter().flat_map(|group| &group.records);
-    records.map(|record| (record.path.as_str(), record)).collect()
-}
-
 impl Hidden {
     fn kept(record: &Record, errno: Errno) -> Hidden {
         Hidden { record: record.clone(), errno, is_kept: true }
-    }
-}
-
-impl Refused {
-    pub(crate) fn errno(self) -> Errno {
-        match self {
-            Refused::Unchanged(errno) | Refused::Unknown(errno) | Refused::Closed(errno) => errno,
-        }
     }
 }

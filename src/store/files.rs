@@ -12,6 +12,7 @@ use super::log::format::{DirectoryId, Kind, Record};
 use super::unplaced;
 use crate::engine::crew;
 use crate::engine::pool::Pool;
+use crate::plan::Step;
 use crate::request::Level;
 use crate::{filesystem, liveness};
 
@@ -115,6 +116,14 @@ impl Files for Tree {
         self.layout.locate(path, make)
     }
 
+    fn locate_all(&mut self, paths: &[&str]) -> Vec<Result<DirectoryId, Failure>> {
+        let layout = Arc::clone(&self.layout);
+        let lost = Err((Step::OpenDirectory, Errno::IO));
+        self.together(paths.iter().map(|path| (*path).to_owned()), lost, move |path| {
+            layout.locate(path, true)
+        })
+    }
+
     fn sync_directories(&mut self) -> Result<(), Failure> {
         match self.barrier.following {
             Following::Nothing => Ok(()),
@@ -126,7 +135,12 @@ impl Files for Tree {
         self.left.clear();
         let answers = match records {
             [record] => vec![self.layout.publish(record, self.barrier.level())],
-            records => self.publish_together(records),
+            records => {
+                let (layout, level) = (Arc::clone(&self.layout), self.barrier.level());
+                let records = records.iter().map(|record| (*record).clone());
+                // What a thread has lost was not published.
+                self.together(records, Err(Errno::IO), move |record| layout.publish(record, level))
+            }
         };
         // Behind all that was in them; but not what a file was saved to.
         let of_kind = |kind| {
@@ -170,19 +184,25 @@ impl Files for Tree {
 }
 
 impl Tree {
-    fn publish_together(&self, records: &[&Record]) -> Vec<Result<(), Errno>> {
-        let items: Vec<(usize, Record, Result<(), Errno>)> = records
-            .iter()
-            .enumerate()
-            .map(|(index, record)| (index, (*record).clone(), Ok(())))
-            .collect();
-        let (layout, level) = (Arc::clone(&self.layout), self.barrier.level());
-        let published = crew::each(&self.pool, self.width, items, move |(_, record, answer)| {
-            *answer = layout.publish(record, level);
+    /// Does the same for every item, on several threads; answers in their order. `lost`: what is answered for
+    /// one that a thread has lost.
+    fn together<T, A>(
+        &self,
+        items: impl Iterator<Item = T>,
+        lost: A,
+        body: impl Fn(&T) -> A + Send + Sync + 'static,
+    ) -> Vec<A>
+    where
+        T: Send + 'static,
+        A: Copy + Send + 'static,
+    {
+        let items: Vec<(usize, T, A)> =
+            items.enumerate().map(|(index, item)| (index, item, lost)).collect();
+        let mut answers = vec![lost; items.len()];
+        let done = crew::each(&self.pool, self.width, items, move |(_, item, answer)| {
+            *answer = body(item);
         });
-        // What a thread has lost was not published.
-        let mut answers = vec![Err(Errno::IO); records.len()];
-        for (index, _, answer) in published {
+        for (index, _, answer) in done {
             answers[index] = answer;
         }
         answers

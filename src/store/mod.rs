@@ -13,20 +13,23 @@
 //! | file | its one job |
 //! | --- | --- |
 //! | `options.rs`, `open.rs` | how a store is opened, and what is recovered then |
-//! | `transaction.rs` | changes that are made together |
-//! | `queue.rs`, `committer.rs`, `spreader.rs` | who waits; what is made when; when the files follow |
+//! | `transaction.rs`, `committed.rs`, `load.rs` | changes that are made together, and their answer; reading |
+//! | `queue.rs`, `committer.rs`, `beside.rs`, `spreader.rs` | who waits; what is made when, by the log and beside it; when the files follow |
 //! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
 //! | `log/` | the log: its bytes, its reader, its two files |
 //! | `files.rs`, `layout.rs`, `unplaced.rs` | the files, as a filesystem has them |
 //! | `reader.rs`, `verify.rs`, `inspect.rs` | reading without the lock; what does not parse; what a log holds |
 //! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
+mod beside;
+mod committed;
 mod committer;
 mod core;
 mod files;
 mod id;
 mod inspect;
 mod layout;
+mod load;
 mod lock;
 mod log;
 mod open;
@@ -45,6 +48,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
+pub use committed::{Committed, NotVisible, Route};
 pub use inspect::{LogChange, LogEntry, LogKind, LogReport, inspect_log};
 pub use open::{LogUse, OpenError, Recovery};
 pub use options::{Opening, StoreOptions};
@@ -56,12 +60,10 @@ pub use verify::Unreadable;
 use crate::engine::task::limits::{Limits, NoRoom};
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
-use crate::receipt::Durability;
 use crate::reply::{NoAnswer, channel};
 use crate::sys::fork;
 use committer::Committer;
 use core::container;
-use log::format::Kind;
 
 /// The states of many containers below one root, saved again and again: for a daemon that owns the root.
 ///
@@ -110,60 +112,6 @@ struct Handle {
     generation: u64,
     route: Route,
     recovery: Recovery,
-}
-
-/// Which way a save goes.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Route {
-    /// Through the log: one flush for all that come together; the file follows.
-    Logged,
-    /// As a [`Writer`](crate::Writer) saves: the file itself is durable with the answer. So go saves that are
-    /// larger than a quarter of a log's segment, saves into a directory on another filesystem, all where
-    /// there is no log, and single saves in memory.
-    Direct,
-}
-
-impl Route {
-    /// The name that `--json` prints.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Route::Logged => "logged",
-            Route::Direct => "direct",
-        }
-    }
-}
-
-/// The answer to a transaction that went well: what was done, and what it is worth.
-#[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// Its number in the order in which this store accepted transactions, from 1 on.
-    pub sequence: u64,
-    /// What a power cut can do to it.
-    pub durability: Durability,
-    /// Which way it went.
-    pub route: Route,
-    /// Bytes of the files.
-    pub bytes: u64,
-    /// The number of a newer version of the file that was written in this one's place.
-    pub coalesced_into: Option<u64>,
-    /// Files whose change is durable, and could not be made visible yet: the store keeps it, gives it to
-    /// who loads it, and tries again when the files follow the log, and whenever it is opened. Empty is good.
-    pub not_visible: Vec<NotVisible>,
-    /// Directories of removed containers that are still there, for they hold files that are not the
-    /// store's.
-    pub left: Vec<PathBuf>,
-}
-
-/// A change that is durable and not visible.
-#[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotVisible {
-    /// The file.
-    pub path: PathBuf,
-    /// The kernel's error number.
-    pub errno: i32,
 }
 
 /// Threads of a store, at most: one carries out what waits, others help to publish, or read for those who may
@@ -334,145 +282,6 @@ impl StateStore {
         self.transaction().pid(id, pid).commit_blocking()
     }
 
-    /// Reads a container's state; `None` if it has none.
-    ///
-    /// # Errors
-    /// At [`Step::Check`]: it cannot be read, or is no JSON of this type ([`Cause::Parse`], with line and
-    /// column).
-    #[cfg(feature = "json")]
-    pub fn load<T>(&self, id: &str) -> impl Future<Output = Result<Option<T>>> + Send + use<T>
-    where
-        T: serde::de::DeserializeOwned + Send + 'static,
-    {
-        let id = id.to_owned();
-        self.elsewhere(move |store| store.load_blocking(&id))
-    }
-
-    /// As [`load`](StateStore::load), on this thread.
-    ///
-    /// # Errors
-    /// As there.
-    #[cfg(feature = "json")]
-    pub fn load_blocking<T>(&self, id: &str) -> Result<Option<T>>
-    where
-        T: serde::de::DeserializeOwned,
-    {
-        let bytes = self.load_bytes_blocking(id)?;
-        bytes.map(|bytes| self.handle.committer.layout.parse(id, &bytes)).transpose()
-    }
-
-    /// Reads a container's state, whatever its form; `None` if it has none.
-    ///
-    /// # Errors
-    /// At [`Step::Check`] or [`Step::OpenDirectory`], if it cannot be read.
-    pub fn load_bytes(
-        &self,
-        id: &str,
-    ) -> impl Future<Output = Result<Option<Bytes>>> + Send + use<> {
-        let id = id.to_owned();
-        self.elsewhere(move |store| store.load_bytes_blocking(&id))
-    }
-
-    /// As [`load_bytes`](StateStore::load_bytes), on this thread.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn load_bytes_blocking(&self, id: &str) -> Result<Option<Bytes>> {
-        let name = self.handle.committer.layout.names.state.clone();
-        self.load_file_blocking(id, &name)
-    }
-
-    /// Reads one of a container's files; `None` if it has none of this name.
-    ///
-    /// # Errors
-    /// As [`load_bytes`](StateStore::load_bytes); a name that the store was not told is refused.
-    pub fn load_file_blocking(&self, id: &str, name: &str) -> Result<Option<Bytes>> {
-        let path = self.path(id, name)?;
-        self.check_fork(&path)?;
-        if let Some(hidden) = self.hidden(&path) {
-            return Ok(hidden);
-        }
-        let layout = &self.handle.committer.layout;
-        let read = layout.read(&path).map_err(|failure| layout.error(&path, failure))?;
-        Ok(read.map(Bytes::from))
-    }
-
-    /// As [`load_file_blocking`](StateStore::load_file_blocking), by a thread of the store.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn load_file(
-        &self,
-        id: &str,
-        name: &str,
-    ) -> impl Future<Output = Result<Option<Bytes>>> + Send + use<> {
-        let (id, name) = (id.to_owned(), name.to_owned());
-        self.elsewhere(move |store| store.load_file_blocking(&id, &name))
-    }
-
-    /// Reads a container's pid file; `None` if it has none, or it does not hold a number.
-    ///
-    /// # Errors
-    /// As [`load_bytes`](StateStore::load_bytes).
-    pub fn load_pid_blocking(&self, id: &str) -> Result<Option<u32>> {
-        let name = self.handle.committer.layout.names.pid.clone();
-        let pid = self.load_file_blocking(id, &name)?;
-        Ok(pid.and_then(|pid| std::str::from_utf8(&pid).ok()?.trim().parse().ok()))
-    }
-
-    /// As [`load_pid_blocking`](StateStore::load_pid_blocking), by a thread of the store.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn load_pid(&self, id: &str) -> impl Future<Output = Result<Option<u32>>> + Send + use<> {
-        let id = id.to_owned();
-        self.elsewhere(move |store| store.load_pid_blocking(&id))
-    }
-
-    /// The ids of all containers that have a state, in their order.
-    ///
-    /// # Errors
-    /// If the root cannot be read.
-    pub fn list(&self) -> impl Future<Output = Result<Vec<String>>> + Send + use<> {
-        self.elsewhere(|store| store.list_blocking())
-    }
-
-    /// As [`list`](StateStore::list), on this thread.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn list_blocking(&self) -> Result<Vec<String>> {
-        self.check_fork("")?;
-        let layout = &self.handle.committer.layout;
-        let ids = layout.ids().map_err(|errno| layout.error("", (Step::OpenDirectory, errno)))?;
-        let name = &layout.names.state;
-        let has_state = |id: &String| match self.hidden(&format!("{id}/{name}")) {
-            Some(hidden) => hidden.is_some(),
-            None => layout.has(id, name),
-        };
-        Ok(ids.into_iter().filter(has_state).collect())
-    }
-
-    /// Reads every state, and reports those that are no JSON, with line and column. Nothing is changed.
-    ///
-    /// # Errors
-    /// If the root cannot be read. A state that cannot be read is reported like the others.
-    #[cfg(feature = "json")]
-    pub fn verify(&self) -> impl Future<Output = Result<Vec<Unreadable>>> + Send + use<> {
-        self.elsewhere(|store| store.verify_blocking())
-    }
-
-    /// As [`verify`](StateStore::verify), on this thread.
-    ///
-    /// # Errors
-    /// As there.
-    #[cfg(feature = "json")]
-    pub fn verify_blocking(&self) -> Result<Vec<Unreadable>> {
-        let layout = &self.handle.committer.layout;
-        let ids = self.list_blocking()?;
-        Ok(verify::all(layout, ids, |id| self.load_bytes_blocking(id)))
-    }
-
     /// What is durable and not visible. Empty is good.
     pub fn not_visible(&self) -> Vec<NotVisible> {
         if self.is_forked() {
@@ -518,42 +327,6 @@ impl StateStore {
     /// As there.
     pub fn close_blocking(&self) -> Result<()> {
         pollster::block_on(self.close())
-    }
-
-    /// Has something done by a thread of the store.
-    fn elsewhere<T, F>(&self, body: F) -> impl Future<Output = Result<T>> + Send + use<T, F>
-    where
-        T: Send + 'static,
-        F: FnOnce(&StateStore) -> Result<T> + Send + 'static,
-    {
-        let store = self.clone();
-        async move {
-            store.check_fork("")?;
-            let (reply, answer) = channel(store.handle.generation);
-            let here = store.clone();
-            store.handle.committer.pool.run(Box::new(move || reply.send(body(&here))));
-            answer.await.unwrap_or_else(|lost| {
-                Err(store.error(
-                    "",
-                    match lost {
-                        NoAnswer::Forked => Cause::Forked,
-                        NoAnswer::Lost => Cause::EngineLost,
-                    },
-                ))
-            })
-        }
-    }
-
-    /// What is durable of a path and not visible: its bytes, or that it was removed.
-    fn hidden(&self, path: &str) -> Option<Option<Bytes>> {
-        let committer = &self.handle.committer;
-        let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = hidden.get(path)?.record.clone();
-        drop(hidden);
-        // One for a directory that is not there any more is of no container.
-        let directory = committer.layout.open(container(path)).ok()?.id;
-        let is_data = record.kind == Kind::Replace;
-        directory.is(&record.directory).then(|| is_data.then_some(record.data))
     }
 
     fn path(&self, id: &str, name: &str) -> Result<String> {

@@ -196,6 +196,7 @@ pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, O
         spreader: Spreader::new(options.spread_after),
         following,
         hidden: Mutex::new(shown),
+        durable: Mutex::default(),
         lock: Mutex::new(Some(lock)),
     });
     let follower = Arc::clone(&committer);
@@ -258,9 +259,10 @@ impl Opening<'_> {
         let scan = if exists { self.scan(&mut recovery)? } else { None };
         let nothing = Scan::of_new([0; 16], 0);
         let to_replay = scan.as_ref().unwrap_or(&nothing);
-        let hidden = core::replay(to_replay, &mut self.files)
+        let hidden = core::replay::replay(to_replay, &mut self.files)
             .map_err(|errno| io(self.layout.root.path().to_owned(), "replay the log", errno))?;
-        let placed = core::changes(to_replay).filter(|record| !hidden.contains_key(&record.path));
+        let placed =
+            core::replay::changes(to_replay).filter(|record| !hidden.contains_key(&record.path));
         recovery.replayed = placed.map(|record| self.layout.shown(&record.path)).collect();
         recovery.torn = to_replay.torn.len();
         let not_visible = |(path, hidden): (&String, &Hidden)| NotVisible {

@@ -138,7 +138,7 @@ impl StateReader {
         }
         let aside = super::unplaced::all(own.as_fd(), false);
         let aside = aside.map_err(|errno| failed("read what was not placed", errno))?;
-        let changed = core::changes(&scan).chain(&aside);
+        let changed = core::replay::changes(&scan).chain(&aside);
         let mut files: Vec<PathBuf> =
             changed.map(|record| self.layout.shown(&record.path)).collect();
         files.sort_unstable();

@@ -3,6 +3,7 @@
 mod attacks;
 mod ending;
 mod faults;
+mod fuzz;
 mod order;
 mod power;
 mod recovery;

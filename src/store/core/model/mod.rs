@@ -8,6 +8,8 @@
 
 mod disk;
 mod fate;
+mod rules;
+mod tests;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,47 +23,8 @@ use crate::store::log::left_out;
 use crate::store::log::scan::{Damage, Scan, scan};
 use disk::Disk;
 use fate::Fate;
+use rules::Without;
 use world::{Syncing, World};
-
-/// A rule of the store that a history is run without, to see that it is missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Without {
-    Nothing,
-    /// Files are replaced only when the log holds their versions.
-    LogBeforePublishing,
-    /// A segment is used again only when the files have what it holds, durably.
-    SpreadBeforeReuse,
-    /// The log says that the files have something only when they have.
-    SyncBeforeNote,
-    /// After a sync that failed, files are written anew.
-    FreshFilesAfterFailure,
-    /// What a failed write may have left is cut off before anybody is told that nothing changed.
-    CutOff,
-    /// What a recovery puts into the files is durable before the log goes on.
-    DurableReplay,
-    /// Before a recovery overwrites groups, it is on the disk that they count no longer.
-    MarkBeforeOverwriting,
-    /// What a recovery reads of the log is on the disk, and not only on its way.
-    FlushBeforeReading,
-    /// What cannot be published is kept somewhere else before the log forgets it.
-    SettingAside,
-    /// After a write whose fate is not known, nothing more is taken.
-    RefusalAfterUnknown,
-    /// A directory is on the disk before a record of it is acknowledged.
-    DurableDirectories,
-    /// A record is published into the directory that it was written for, and into no other of its name.
-    DirectoryIdentity,
-    /// A removal is in the log before it happens.
-    RemovalInLog,
-    /// What is saved beside the log makes the log forget what it has of the path.
-    Forgetting,
-    /// What was set aside is taken back before the log forgets a newer version.
-    TakingBack,
-    /// What was published after a sync began is not counted as synced by it.
-    SyncBeginsAfterPublishing,
-    /// All of a transaction is in one group.
-    WholeTransactions,
-}
 
 /// A number that no other version has.
 type Version = u32;
@@ -554,83 +517,5 @@ impl History {
             }
         }
         Err(Wrong::Torn(paths.iter().map(|path| self.world.found(path)).collect()))
-    }
-}
-
-#[test]
-fn no_state_that_a_power_cut_can_leave_loses_or_invents_anything() {
-    let (mut states, mut whole, mut too_many) = (0, 0, 0);
-    for seed in 0..histories() / 25 {
-        match run_each_state(seed, Without::Nothing) {
-            Ok(Some(more)) => (states, whole) = (states + more, whole + 1),
-            Ok(None) => (states, too_many) = (states + STATES_MAX, too_many + 1),
-            Err(wrong) => panic!("seed {seed}: {wrong:?}"),
-        }
-    }
-    println!(
-        "{states} states; of {whole} histories all of them, of {too_many} the first {STATES_MAX}"
-    );
-    assert!(whole > too_many && states > histories() / 5, "{states}, {whole}, {too_many}");
-    let missed = (0..1000).find_map(|seed| run_each_state(seed, Without::DurableDirectories).err());
-    assert!(missed.is_some());
-}
-
-/// Histories that every run of the tests goes through; `RINGSEAL_HISTORIES` asks for another number.
-fn histories() -> u64 {
-    let asked = std::env::var("RINGSEAL_HISTORIES").ok();
-    asked.map_or(100_000, |asked| asked.parse().expect("a number of histories"))
-}
-
-#[test]
-fn no_history_loses_or_invents_anything() {
-    let histories = histories();
-    let mut all = Counts::default();
-    for seed in std::env::var("DBG").map_or(0, |s| s.parse().unwrap())..histories {
-        if let Err(wrong) = run(seed, Without::Nothing, &mut all) {
-            panic!("seed {seed}: {wrong:?}");
-        }
-    }
-    println!("{all:?}");
-    let Counts { crashes, replayed, turns, failures, spreads, remakes, beside } = all;
-    for (what, number) in [
-        ("crashes", crashes),
-        ("replayed", replayed),
-        ("turns", 10 * turns),
-        ("failures", 10 * failures),
-        ("spreads", spreads),
-        ("remakes", remakes),
-        ("beside", beside),
-    ] {
-        assert!(number > histories, "{what}: {all:?}");
-    }
-}
-
-/// The model can lose something: without any one of the rules it does.
-#[test]
-fn every_rule_is_missed() {
-    let rules = [
-        Without::LogBeforePublishing,
-        Without::SpreadBeforeReuse,
-        Without::SyncBeforeNote,
-        Without::FreshFilesAfterFailure,
-        Without::CutOff,
-        Without::DurableReplay,
-        Without::MarkBeforeOverwriting,
-        Without::FlushBeforeReading,
-        Without::SettingAside,
-        Without::RefusalAfterUnknown,
-        Without::DurableDirectories,
-        Without::DirectoryIdentity,
-        Without::RemovalInLog,
-        Without::Forgetting,
-        Without::TakingBack,
-        Without::SyncBeginsAfterPublishing,
-        Without::WholeTransactions,
-    ];
-    for rule in rules {
-        let mut counts = Counts::default();
-        let caught = (0..histories()).find_map(|seed| run(seed, rule, &mut counts).err());
-        let wrong = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
-        println!("{rule:?}: {} states: {wrong:?}", counts.crashes);
     }
 }

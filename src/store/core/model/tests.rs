@@ -1,0 +1,81 @@
+//! A million states in every run, and each rule left out.
+
+use super::{Counts, STATES_MAX, Without, run, run_each_state};
+
+#[test]
+fn no_state_that_a_power_cut_can_leave_loses_or_invents_anything() {
+    let (mut states, mut whole, mut too_many) = (0, 0, 0);
+    for seed in 0..histories() / 25 {
+        match run_each_state(seed, Without::Nothing) {
+            Ok(Some(more)) => (states, whole) = (states + more, whole + 1),
+            Ok(None) => (states, too_many) = (states + STATES_MAX, too_many + 1),
+            Err(wrong) => panic!("seed {seed}: {wrong:?}"),
+        }
+    }
+    println!(
+        "{states} states; of {whole} histories all of them, of {too_many} the first {STATES_MAX}"
+    );
+    assert!(whole > too_many && states > histories() / 5, "{states}, {whole}, {too_many}");
+    let missed = (0..1000).find_map(|seed| run_each_state(seed, Without::DurableDirectories).err());
+    assert!(missed.is_some());
+}
+
+/// Histories that every run of the tests goes through; `RINGSEAL_HISTORIES` asks for another number.
+fn histories() -> u64 {
+    let asked = std::env::var("RINGSEAL_HISTORIES").ok();
+    asked.map_or(100_000, |asked| asked.parse().expect("a number of histories"))
+}
+
+#[test]
+fn no_history_loses_or_invents_anything() {
+    let histories = histories();
+    let mut all = Counts::default();
+    for seed in std::env::var("DBG").map_or(0, |s| s.parse().unwrap())..histories {
+        if let Err(wrong) = run(seed, Without::Nothing, &mut all) {
+            panic!("seed {seed}: {wrong:?}");
+        }
+    }
+    println!("{all:?}");
+    let Counts { crashes, replayed, turns, failures, spreads, remakes, beside } = all;
+    for (what, number) in [
+        ("crashes", crashes),
+        ("replayed", replayed),
+        ("turns", 10 * turns),
+        ("failures", 10 * failures),
+        ("spreads", spreads),
+        ("remakes", remakes),
+        ("beside", beside),
+    ] {
+        assert!(number > histories, "{what}: {all:?}");
+    }
+}
+
+/// The model can lose something: without any one of the rules it does.
+#[test]
+fn every_rule_is_missed() {
+    let rules = [
+        Without::LogBeforePublishing,
+        Without::SpreadBeforeReuse,
+        Without::SyncBeforeNote,
+        Without::FreshFilesAfterFailure,
+        Without::CutOff,
+        Without::DurableReplay,
+        Without::MarkBeforeOverwriting,
+        Without::FlushBeforeReading,
+        Without::SettingAside,
+        Without::RefusalAfterUnknown,
+        Without::DurableDirectories,
+        Without::DirectoryIdentity,
+        Without::RemovalInLog,
+        Without::Forgetting,
+        Without::TakingBack,
+        Without::SyncBeginsAfterPublishing,
+        Without::WholeTransactions,
+    ];
+    for rule in rules {
+        let mut counts = Counts::default();
+        let caught = (0..histories()).find_map(|seed| run(seed, rule, &mut counts).err());
+        let wrong = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
+        println!("{rule:?}: {} states: {wrong:?}", counts.crashes);
+    }
+}
