@@ -88,6 +88,11 @@ impl Committer {
         Ok(())
     }
 
+    fn is_hidden(&self, pending: &Pending) -> bool {
+        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.records.iter().any(|record| hidden.contains_key(&record.path))
+    }
+
     /// Makes changes of files, without the log, and answers for each.
     fn make(&self, batch: &[Pending]) -> Vec<Result<Made>> {
         if let [pending] = batch {
@@ -183,8 +188,13 @@ impl Committer {
         let layout = &self.layout;
         let id = container(&pending.records[0].path);
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        let located = layout.locate(&pending.records[0].path, false);
-        let directory = located.map_err(|failure| layout.error(id, failure))?;
+        let directory = match layout.locate(&pending.records[0].path, false) {
+            // What was set aside of it goes.
+            Err((Step::OpenDirectory, Errno::NOENT)) if self.is_hidden(pending) => {
+                return Ok(Made::Removed { is_gone: true });
+            }
+            located => located.map_err(|failure| layout.error(id, failure))?,
+        };
         let mut outcome = Outcome::Unchanged;
         for record in &pending.records {
             let record = Record { directory, ..record.clone() };

@@ -159,6 +159,8 @@ impl Committer {
             records
         };
         let transactions = batch.iter().map(records).collect();
+        // What was left before is nobody's here.
+        core.files().take_left();
         let mut answers: Answers = core.commit(transactions);
         let left = core.files().take_left();
         if self.following != Following::Shared {
@@ -170,7 +172,16 @@ impl Committer {
         for (pending, answer) in batch.iter().zip(&mut answers) {
             let is_gone =
                 matches!(answer, Err(NotCommitted::Before(_, Step::OpenDirectory, Errno::NOENT)));
-            if is_gone && pending.removes() {
+            // But not what another transaction of the group has saved there meanwhile.
+            let is_alone = || {
+                pending.removed().is_some_and(|id| {
+                    let names = |other: &&Pending| {
+                        other.records.iter().any(|record| container(&record.path) == id)
+                    };
+                    batch.iter().filter(names).count() == 1
+                })
+            };
+            if is_gone && is_alone() {
                 self.remove_aside(&mut core, pending, answer);
             }
         }
@@ -195,7 +206,7 @@ impl Committer {
         }
         // Its directory is another mount's, of which the log's syncs say nothing.
         if !elsewhere.is_empty() {
-            self.beside(elsewhere);
+            self.carry_batch(elsewhere);
         }
     }
 
@@ -435,6 +446,14 @@ impl Pending {
     pub(super) fn overtaken_by(&self, newest: &HashMap<String, u64>) -> Option<u64> {
         let [record] = &self.records[..] else { return None };
         newest.get(&record.path).copied().filter(|sequence| *sequence != self.sequence)
+    }
+
+    /// The one container that it removes, if that is all that it does.
+    pub(super) fn removed(&self) -> Option<&str> {
+        let id = container(&self.records.first()?.path);
+        let removes =
+            |record: &Record| record.kind == Kind::Remove && container(&record.path) == id;
+        self.records.iter().all(removes).then_some(id)
     }
 
     pub(super) fn removes(&self) -> bool {

@@ -45,9 +45,9 @@ pub(crate) trait Files {
     /// Takes back what was set aside of a path, durably.
     fn take_back(&mut self, path: &str) -> Result<(), Errno>;
 
-    /// All that was published before this began is on the disk, these files for certain, and the filesystem
-    /// is alive.
-    fn sync(&mut self, written: &[Written<'_>]) -> Result<(), Errno>;
+    /// All that was published before this began is on the disk, and the filesystem is alive; but for those of
+    /// these files whose paths it gives back, which are not known to be.
+    fn sync(&mut self, written: &[Written<'_>]) -> Result<Vec<String>, Errno>;
 }
 
 /// A path, and the bytes of the file that was published there.
@@ -179,7 +179,12 @@ impl<M: Medium, F: Files> Core<M, F> {
         if let Err(refused) = self.check() {
             return transactions.iter().map(|_| Err(refused.into())).collect();
         }
-        let located = self.locate(transactions);
+        let mut located = self.locate(transactions);
+        for (number, records) in located.iter_mut().enumerate() {
+            for record in records.iter_mut().flatten() {
+                record.transaction = number as u32;
+            }
+        }
         let mut last: HashMap<&str, &Record> = HashMap::new();
         for record in located.iter().flatten().flatten() {
             last.insert(&record.path, record);
@@ -253,7 +258,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         let mut new = Vec::new();
         // A removal has to see what was made before it; saves alone can be located in any order.
         let mut all = match &transactions[..] {
-            [records] if records.iter().all(|record| record.kind == Kind::Replace) => {
+            [records] if records.iter().all(Record::is_to_be_located) => {
                 let paths: Vec<&str> = records.iter().map(|record| record.path.as_str()).collect();
                 self.files.locate_all(&paths)
             }
@@ -336,6 +341,9 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     fn note_published(&mut self, record: &Record, published: Result<(), Errno>) {
+        if record.kind == Kind::Remove {
+            self.durable.remove(container(&record.path));
+        }
         match published {
             Ok(()) => drop(self.hidden.remove(&record.path)),
             Err(errno) => {
@@ -362,7 +370,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     pub(crate) fn end_spread(
         &mut self,
         spreading: Spreading,
-        synced: Result<(), Errno>,
+        synced: Result<Vec<String>, Errno>,
     ) -> Result<(), Errno> {
         if let Some(errno) = self.refuses {
             return Err(errno);
@@ -371,8 +379,8 @@ impl<M: Medium, F: Files> Core<M, F> {
             // It was renewed meanwhile, for the files had everything.
             return Ok(());
         }
-        let upto = match synced {
-            Ok(()) => spreading.upto,
+        let (upto, doubtful) = match synced {
+            Ok(doubtful) => (spreading.upto, doubtful),
             Err(errno) => {
                 // What the kernel could not write it may count as written now: a second sync of these
                 // files says nothing. Each is made anew.
@@ -380,13 +388,24 @@ impl<M: Medium, F: Files> Core<M, F> {
                 self.place()?;
                 let all = self.unspread.values().map(|unspread| &unspread.record);
                 let written: Vec<Written<'_>> = all.filter_map(replay::written).collect();
-                if let Err(errno) = self.files.sync(&written) {
-                    self.refuse(errno);
-                    return Err(errno);
+                match self.files.sync(&written) {
+                    Ok(doubtful) => (self.log.last(), doubtful),
+                    Err(errno) => {
+                        self.refuse(errno);
+                        return Err(errno);
+                    }
                 }
-                self.log.last()
             }
         };
+        // No file may keep the log from going on, whatever somebody else has made of it.
+        for path in doubtful {
+            let Some(unspread) = self.unspread.get(&path).filter(|one| one.seq <= upto) else {
+                continue;
+            };
+            self.files.set_aside(&unspread.record)?;
+            self.hidden.insert(path.clone(), Hidden::kept(&unspread.record, Errno::IO));
+            self.aside.insert(path);
+        }
         self.unspread.retain(|_, unspread| unspread.seq > upto);
         self.log.spread_to(upto);
         Ok(())
@@ -467,7 +486,7 @@ impl<M: Medium, F: Files> Core<M, F> {
 /// The mark that what the log has said of a path is void.
 pub(crate) fn mark(path: &str) -> Record {
     let (kind, mode, directory) = (Kind::Forget, 0, DirectoryId::default());
-    Record { kind, directory, mode, path: path.to_owned(), data: Bytes::new() }
+    Record { kind, directory, mode, path: path.to_owned(), data: Bytes::new(), transaction: 0 }
 }
 
 /// The id in a path.

@@ -66,18 +66,20 @@ impl Barrier {
         Barrier { dir, layout, following, may_drop_blocks }
     }
 
-    /// Syncs, and looks whether these files have their room on the disk.
-    pub(crate) fn sync(&self, written: &[Written<'_>]) -> Result<(), Errno> {
+    /// Syncs, and tells which of these files have no room on the disk all the same.
+    pub(crate) fn sync(&self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
         match self.following {
-            Following::Nothing => return Ok(()),
+            Following::Nothing => return Ok(Vec::new()),
             // They are durable.
             Following::Each => {}
             Following::Shared => rustix::fs::syncfs(&self.dir)?,
         }
-        if self.may_drop_blocks && !written.iter().all(|one| self.layout.has_blocks(*one)) {
-            return Err(Errno::IO);
+        liveness::check(self.dir.as_fd())?;
+        if !self.may_drop_blocks {
+            return Ok(Vec::new());
         }
-        liveness::check(self.dir.as_fd())
+        let dropped = written.iter().filter(|one| !self.layout.has_blocks(**one));
+        Ok(dropped.map(|(path, _)| (*path).to_owned()).collect())
     }
 
     /// The level at which a file is published.
@@ -132,7 +134,6 @@ impl Files for Tree {
     }
 
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
-        self.left.clear();
         let answers = match records {
             [record] => vec![self.layout.publish(record, self.barrier.level())],
             records => {
@@ -178,7 +179,7 @@ impl Files for Tree {
         unplaced::take_back(self.own.as_fd(), path)
     }
 
-    fn sync(&mut self, written: &[Written<'_>]) -> Result<(), Errno> {
+    fn sync(&mut self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
         self.barrier.sync(written)
     }
 }

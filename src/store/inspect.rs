@@ -25,6 +25,8 @@ pub struct LogReport {
     pub epoch: u64,
     /// What counts: changes that the files may lack, in order.
     pub live: Vec<LogEntry>,
+    /// Numbers of writes whose changes the files have, and that can still be read.
+    pub spread: Vec<u64>,
     /// Numbers of writes that a crash has cut short, or that failed. They are void.
     pub torn: Vec<u64>,
     /// What was acknowledged and cannot be read any more. `None` is good.
@@ -57,7 +59,7 @@ pub enum LogKind {
     Changes,
     /// The log goes on in a segment.
     Open,
-    /// The files have what came before.
+    /// It says up to which number the files have everything: [`LogEntry::spread`].
     Spread,
 }
 
@@ -71,6 +73,8 @@ pub struct LogChange {
     pub name: String,
     /// Bytes of the file; `None`: it is removed.
     pub size: Option<u64>,
+    /// Which of the write's transactions it is of.
+    pub transaction: u32,
     /// It was changed beside the log: what the log has of it is void.
     pub is_forgotten: bool,
 }
@@ -127,6 +131,7 @@ impl From<Scan> for LogReport {
                     id: id.to_owned(),
                     name: name.to_owned(),
                     size: (record.kind == Kind::Replace).then_some(record.data.len() as u64),
+                    transaction: record.transaction,
                     is_forgotten: record.kind == Kind::Forget,
                 }
             };
@@ -149,6 +154,7 @@ impl From<Scan> for LogReport {
             sequence: scan.seq,
             epoch: scan.epoch,
             live: live.collect(),
+            spread: scan.spread,
             torn: scan.torn.into_iter().map(|(sequence, _)| sequence).collect(),
             damage: scan.damage.map(|damage| damage.to_string()),
         }

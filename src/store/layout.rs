@@ -78,7 +78,7 @@ impl Names {
 
 /// A record whose directory is not known yet.
 pub(crate) fn record(kind: Kind, path: String, mode: u32, data: bytes::Bytes) -> Record {
-    Record { kind, directory: DirectoryId::default(), mode, path, data }
+    Record { kind, directory: DirectoryId::default(), mode, path, data, transaction: 0 }
 }
 
 impl Layout {

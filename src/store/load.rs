@@ -69,7 +69,7 @@ impl StateStore {
     /// As [`load_bytes`](StateStore::load_bytes); a name that the store was not told is refused.
     pub fn load_file_blocking(&self, id: &str, name: &str) -> Result<Option<Bytes>> {
         let path = self.path(id, name)?;
-        self.check_fork(&path)?;
+        self.check_open(&path)?;
         if let Some(hidden) = self.hidden(&path) {
             return Ok(hidden);
         }
@@ -123,7 +123,7 @@ impl StateStore {
     /// # Errors
     /// As there.
     pub fn list_blocking(&self) -> Result<Vec<String>> {
-        self.check_fork("")?;
+        self.check_open("")?;
         let layout = &self.handle.committer.layout;
         let ids = layout.ids().map_err(|errno| layout.error("", (Step::OpenDirectory, errno)))?;
         let name = &layout.names.state;

@@ -188,7 +188,7 @@ impl StateStore {
         self.transaction().save(id, state)?.commit_blocking()
     }
 
-    /// Saves a container's state, whatever its form; the bytes are not copied.
+    /// Saves a container's state, whatever its form.
     ///
     /// # Errors
     /// As [`save`](StateStore::save).
@@ -342,6 +342,15 @@ impl StateStore {
 
     fn is_forked(&self) -> bool {
         fork::generation() != self.handle.generation
+    }
+
+    /// Nor may it be closed: what is hidden is not known any more, and the root may be another's.
+    fn check_open(&self, path: &str) -> Result<()> {
+        self.check_fork(path)?;
+        match self.handle.committer.spreader.is_over() {
+            true => Err(self.error(path, Cause::Closed)),
+            false => Ok(()),
+        }
     }
 
     fn check_fork(&self, path: &str) -> Result<()> {

@@ -89,7 +89,7 @@ pub enum OpenError {
         /// The process that has it, in its pid namespace, if that could be learned.
         pid: Option<u32>,
     },
-    /// The log is of a later version of this library. Nothing was changed.
+    /// The log is of a later version of this library. Nothing in it, and no file, was changed.
     #[non_exhaustive]
     #[error("{}: its format has version {version}, which this library does not know", log.display())]
     NewerVersion {
@@ -396,7 +396,7 @@ fn is_broken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::ENODATA))
 }
 
-/// Removes what dead writers have left, in the root, in the store's own directory, and in each container's.
+/// Removes what dead writers have left in the store's own directory and in each container's.
 fn leftovers(layout: &Layout, own: &OwnedFd) -> Vec<Leftover> {
     let mut found = Vec::new();
     let Ok(observer) = Observer::here(own.as_fd()) else { return found };

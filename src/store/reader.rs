@@ -41,7 +41,7 @@ pub struct StateReader {
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
-    /// A process has the store open, and shows what is saved.
+    /// A process has the store open: the files show what it has saved, but for what it could not publish.
     #[non_exhaustive]
     Open {
         /// The process, in its pid namespace, if that could be learned.

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 use super::committer::{Committer, lock};
 use crate::reply::Reply;
 
+/// Between a spread that has failed and the next, at least.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// How often the thread looks, at its end, whether everything is done.
 const MOMENT: Duration = Duration::from_millis(5);
 
@@ -110,7 +113,9 @@ impl Spreader {
                 return Todo::End;
             }
             // None: in a time that never comes.
-            let due = state.since.and_then(|since| since.checked_add(self.after));
+            // What has failed is not tried again at once.
+            let after = if state.last.is_err() { self.after.max(PAUSE) } else { self.after };
+            let due = state.since.and_then(|since| since.checked_add(after));
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if state.wanted || left.is_some_and(|left| left.is_zero()) {
                 state.wanted = false;
@@ -147,6 +152,11 @@ impl Spreader {
         std::mem::take(&mut state.wanted)
     }
 
+    /// Has the thread ended?
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().is_over
+    }
+
     /// The thread: it ends.
     pub(crate) fn finish(&self, last: Result<(), Errno>) {
         let mut state = self.lock();
@@ -167,7 +177,14 @@ impl Committer {
     pub(crate) fn follow(&self) {
         // Whatever happens here: nobody is to wait for ever, and the root is free.
         let last = catch_unwind(AssertUnwindSafe(|| self.follow_to_the_end()));
-        let last = last.unwrap_or(Err(Errno::CANCELED));
+        let last = last.unwrap_or_else(|_| {
+            // The root may be another's from now on: nothing is written to it any more.
+            self.limits.close();
+            if let Some(core) = &self.core {
+                lock(core).close(Errno::CANCELED);
+            }
+            Err(Errno::CANCELED)
+        });
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.pool.close();

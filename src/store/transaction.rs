@@ -65,7 +65,7 @@ impl Transaction {
         }
     }
 
-    /// Saves a container's state, whatever its form; the bytes are not copied.
+    /// Saves a container's state, whatever its form.
     pub fn save_bytes(self, id: &str, state: impl Into<Bytes>) -> Transaction {
         let name = self.store.handle.committer.layout.names.state.clone();
         self.save_file(id, &name, state)
@@ -136,7 +136,7 @@ impl Transaction {
     /// # Errors
     /// An id or a name that is none; [`Cause::TransactionTooLarge`] with the limit; or the step that failed,
     /// its cause, and what is true now of all of it: unchanged, or unknown (it is there or not, wholly, and
-    /// the next opening tells).
+    /// the next opening tells); of a single save beside the log also "replaced, durability unknown".
     pub fn commit(self) -> Commit {
         Commit(Box::pin(async move {
             let (handle, records, way) = self.ready()?;

@@ -109,7 +109,7 @@ fn a_log_is_shown_and_recovered() {
     let changes = &shown["log"]["live"].as_array().unwrap().last().unwrap()["changes"];
     assert_eq!(
         changes[1],
-        json!({"id": "b", "name": "state.json", "size": null, "forgotten": false})
+        json!({"id": "b", "name": "state.json", "size": null, "transaction": 0, "forgotten": false})
     );
     let refused = run(["recover", path]);
     assert_status(&refused, 1);
@@ -122,7 +122,7 @@ fn a_log_is_shown_and_recovered() {
 
     let text = run(["log", path]);
     assert_status(&text, 0);
-    assert!(stdout(&text).contains("  save a/state.json 1 bytes\n"), "{}", stdout(&text));
+    assert!(stdout(&text).contains("  save a/state.json 1 bytes (0)\n"), "{}", stdout(&text));
     assert!(stdout(&text).ends_with("4 changes that the files may lack\n"), "{}", stdout(&text));
     let dry = json(&run(["recover", "--dry-run", path, "--json"]));
     assert_eq!(dry["store"]["behind"].as_array().unwrap().len(), 3, "{dry}");

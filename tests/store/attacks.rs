@@ -216,6 +216,34 @@ fn a_huge_file_is_not_read() {
     }
 }
 
+/// Its own file, as long as the saved one and empty: on ext4 that looks like what a damaged filesystem drops.
+#[test]
+fn a_container_that_forges_its_file_stops_nobody() {
+    let disk = need!(Disk::ext4());
+    let root = disk.path().join("root");
+    let store = lazy_small(&root);
+    let state = "x".repeat(5000);
+    for round in 0..60 {
+        store.save_bytes_blocking("forger", state.clone()).unwrap();
+        let forged = root.join("forger/other");
+        fs::File::create(&forged).unwrap().set_len(5000).unwrap();
+        fs::rename(&forged, root.join("forger/state.json")).unwrap();
+        let committed = store.save_bytes_blocking("b", format!("{round}").repeat(3000)).unwrap();
+        assert!(committed.not_visible.is_empty());
+    }
+    // What was saved is there, whatever stands in its place.
+    store.save_bytes_blocking("b", "last").unwrap();
+    assert_state(&store, "b", "last");
+    store.close_blocking().unwrap();
+    drop(store);
+    let store = open(&root);
+    assert_state(&store, "forger", &state);
+}
+
+fn lazy_small(root: &Path) -> StateStore {
+    crate::lazy().segment_bytes(64 << 10, 64 << 10).open_blocking(root).unwrap()
+}
+
 #[test]
 fn pid_files_are_not_logged() {
     let dir = tempdir().unwrap();

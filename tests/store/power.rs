@@ -122,9 +122,18 @@ fn a_directory_that_was_remade_is_another() {
         let unplaced = || crate::support::tree::names(&root.join(".ringseal/unplaced"));
         assert_eq!(unplaced(), ["a".to_owned(), "b".to_owned()].into());
         assert_eq!(store.load_bytes_blocking("a").unwrap(), None);
+        // A removal in one transaction with something else is refused, and forgets nothing.
+        let pair = store.transaction().remove("b").save_bytes("c", "1").commit_blocking();
+        assert_eq!(pair.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        assert!(unplaced().contains("b") && store.load_bytes_blocking("c").unwrap().is_none());
         store.save_bytes_blocking("a", "2").unwrap();
         store.close_blocking().unwrap();
+        drop(store);
         assert_eq!(unplaced(), ["b".to_owned()].into());
+        let store = open(&root);
+        store.remove_blocking("b").unwrap();
+        assert!(unplaced().is_empty());
+        assert_eq!(store.remove_blocking("b").unwrap_err().raw_os_error(), Some(libc::ENOENT));
     }
 }
 

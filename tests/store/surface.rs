@@ -179,6 +179,34 @@ fn a_value_that_does_not_serialise_changes_nothing() {
     assert!(!dir.path().join("b").exists());
 }
 
+/// However many containers there are, and however many save.
+#[test]
+fn descriptors_do_not_grow_with_containers() {
+    crate::support::in_child("surface::descriptors_do_not_grow_with_containers", || {
+        for place in places() {
+            let place = need!(place);
+            let store = open(&place.root());
+            let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+            store.save_bytes_blocking("first", "1").unwrap();
+            let before = descriptors();
+            let states = (0..3000).map(|index| (format!("c{index}"), "1"));
+            store.save_all_blocking(states).unwrap();
+            std::thread::scope(|scope| {
+                for thread in 0..8 {
+                    let store = &store;
+                    scope.spawn(move || {
+                        for index in (thread..1000).step_by(8) {
+                            store.save_bytes_blocking(&format!("c{index}"), "2").unwrap();
+                        }
+                    });
+                }
+            });
+            assert_eq!(store.list_blocking().unwrap().len(), 3001);
+            assert!(descriptors() <= before + 1, "{}: {before}", place.name());
+        }
+    });
+}
+
 /// Those that say who fails, and what of.
 #[test]
 fn an_error_names_the_one_that_failed() {

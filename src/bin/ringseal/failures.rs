@@ -101,6 +101,12 @@ impl Failure {
         Failure::new(target, "start", error, errno)
     }
 
+    /// A file of a store that is durable, and not visible.
+    pub fn hidden(target: impl Into<PathBuf>, cause: String, errno: i32) -> Failure {
+        let outcome = Outcome::DurableNotVisible;
+        Failure { outcome, ..Failure::new(target, "publish", cause, Some(errno)) }
+    }
+
     /// A store that could not be opened.
     pub fn of_open(root: impl Into<PathBuf>, error: &OpenError) -> Failure {
         match error {

@@ -46,14 +46,20 @@ fn to_text(log: &LogReport) -> String {
         let LogEntry { sequence, epoch, kind, .. } = entry;
         text.push_str(&format!("{sequence} epoch {epoch} log.{segment}:{block} {kind}\n"));
         for change in &entry.changes {
-            changes += 1;
+            changes += u64::from(!change.is_forgotten);
             let path = printable(&format!("{}/{}", change.id, change.name));
             text.push_str(&match (change.is_forgotten, change.size) {
                 (true, _) => format!("  forget {path}\n"),
-                (false, Some(size)) => format!("  save {path} {size} bytes\n"),
-                (false, None) => format!("  remove {path}\n"),
+                (false, Some(size)) => {
+                    format!("  save {path} {size} bytes ({})\n", change.transaction)
+                }
+                (false, None) => format!("  remove {path} ({})\n", change.transaction),
             });
         }
+    }
+    if let (Some(first), Some(last)) = (log.spread.first(), log.spread.last()) {
+        let number = log.spread.len();
+        text.push_str(&format!("{first} to {last}: {number} writes that the files have\n"));
     }
     for sequence in &log.torn {
         text.push_str(&format!("{sequence} torn: it was never acknowledged, and is void\n"));
@@ -70,6 +76,7 @@ fn to_json(log: &LogReport) -> Value {
             "id": change.id,
             "name": change.name,
             "size": change.size,
+            "transaction": change.transaction,
             "forgotten": change.is_forgotten,
         })
     };
@@ -89,6 +96,7 @@ fn to_json(log: &LogReport) -> Value {
         "sequence": log.sequence,
         "epoch": log.epoch,
         "live": log.live.iter().map(entry).collect::<Vec<_>>(),
+        "spread": log.spread,
         "torn": log.torn,
         "damage": log.damage,
     })

@@ -12,7 +12,7 @@
 //! | `failures[].target` | string | the file or directory that was to be changed or read |
 //! | `failures[].step` | string | a step of the library, such as `write` or `sync-directory`; or the command's own: `start` (engine, signals), `read` (the source), `remove` (a leftover), `open` (a store), `publish` (a file that is durable and not yet visible) |
 //! | `failures[].errno` | number or null | the kernel's error number, where there is one |
-//! | `failures[].outcome` | string | what is true of the target now: `unchanged`, `replaced_durability_unknown` or `unknown` |
+//! | `failures[].outcome` | string | what is true of the target now: `unchanged`, `replaced_durability_unknown`, `durable_not_visible` or `unknown` |
 //! | `failures[].message` | string | the line on standard error, without `ringseal: ` |
 //!
 //! `write`:
@@ -69,7 +69,7 @@
 //! | `action` | string | `save`, `load`, `list`, `remove`, `verify` or `checkpoint` |
 //! | `recovered` | number | `save`, `remove`, `checkpoint`: files that the opening had to put right |
 //! | `bytes` | number | `save`, `checkpoint`, `load`: bytes of the files |
-//! | `durability`, `route` | string | `save`, `remove`, `checkpoint`: `durable` or `volatile`; `logged` or `direct` |
+//! | `durability`, `route` | string | `save`, `remove`, `checkpoint`: `durable`, `durable_unproven` or `volatile`; `logged` or `direct` |
 //! | `left` | array of strings | `remove`: directories that stay, for they hold files that are not the store's |
 //! | `state` | string | `load`: the state |
 //! | `ids` | array of strings | `list` |
@@ -88,7 +88,8 @@
 //! | `log.live[].sequence`, `epoch`, `segment`, `block` | number | which, and where |
 //! | `log.live[].kind` | string | `changes`, `open` or `spread` |
 //! | `log.live[].spread` | number | when it was written, the files had everything up to this number |
-//! | `log.live[].changes` | array | `id`, `name`, `size` (null: removed) and `forgotten` |
+//! | `log.live[].changes` | array | `id`, `name`, `size` (null: removed), `transaction` (which of this write's) and `forgotten` |
+//! | `log.spread` | array of numbers | writes whose changes the files have, and that can still be read |
 //! | `log.torn` | array of numbers | writes that a crash cut short |
 //! | `log.damage` | string or null | what was acknowledged and cannot be read |
 //!

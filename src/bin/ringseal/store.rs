@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
-use ringseal::{Cause, Committed, Freshness, StateReader, StateStore, StoreOptions};
+use ringseal::{Cause, Committed, Freshness, StateReader, StateStore, StoreOptions, Unreadable};
 use rustix::fs::Dir;
 use serde_json::{Map, Value, json};
 
@@ -137,11 +138,10 @@ fn carry_out(
     }
     let store = options.open_blocking(root).map_err(|error| Failure::of_open(root, &error))?;
     if !action.changes() {
+        // It also knows what the files do not show.
+        let said = look(&store, root, action, as_json, failures);
         store.close_blocking()?;
-        drop(store);
-        let reader = self::options(arguments).open_read_only(root);
-        let reader = reader.map_err(|error| Failure::of_open(root, &error))?;
-        return look(&reader, root, action, as_json, failures);
+        return said;
     }
     let mut said = act(&store, action, input, failures);
     if let Ok(said) = &mut said {
@@ -206,9 +206,44 @@ fn act(
     Ok(said)
 }
 
+/// Who can tell the states: the store, or who only reads the files.
+trait States {
+    fn load(&self, id: &str) -> ringseal::Result<Option<Bytes>>;
+    fn list(&self) -> ringseal::Result<Vec<String>>;
+    fn verify(&self) -> ringseal::Result<Vec<Unreadable>>;
+}
+
+impl States for StateReader {
+    fn load(&self, id: &str) -> ringseal::Result<Option<Bytes>> {
+        self.load_bytes(id)
+    }
+
+    fn list(&self) -> ringseal::Result<Vec<String>> {
+        StateReader::list(self)
+    }
+
+    fn verify(&self) -> ringseal::Result<Vec<Unreadable>> {
+        StateReader::verify(self)
+    }
+}
+
+impl States for StateStore {
+    fn load(&self, id: &str) -> ringseal::Result<Option<Bytes>> {
+        self.load_bytes_blocking(id)
+    }
+
+    fn list(&self) -> ringseal::Result<Vec<String>> {
+        self.list_blocking()
+    }
+
+    fn verify(&self) -> ringseal::Result<Vec<Unreadable>> {
+        self.verify_blocking()
+    }
+}
+
 /// Carries out what changes nothing.
 fn look(
-    reader: &StateReader,
+    states: &impl States,
     root: &Path,
     action: &Action,
     as_json: bool,
@@ -217,7 +252,7 @@ fn look(
     let mut said = Said::default();
     match action {
         Action::Load { id } => {
-            let state = reader.load_bytes(id)?;
+            let state = states.load(id)?;
             let Some(state) = state else {
                 let path = root.join(id);
                 let gone = io::Error::from_raw_os_error(libc::ENOENT);
@@ -234,18 +269,18 @@ fn look(
             }
         }
         Action::List => {
-            let ids = reader.list()?;
+            let ids = states.list()?;
             said.text = ids.iter().map(|id| format!("{id}\n")).collect();
             said.fields.insert("ids".to_owned(), ids.into());
         }
         Action::Verify => {
-            let states = reader.list()?.len();
-            for unreadable in reader.verify()? {
+            let number = states.list()?.len();
+            for unreadable in states.verify()? {
                 failures.add(unreadable.error);
             }
             let bad = failures.count();
-            said.text = format!("{}: {bad} cannot be read\n", count(states as u64, "state"));
-            said.fields.insert("states".to_owned(), states.into());
+            said.text = format!("{}: {bad} cannot be read\n", count(number as u64, "state"));
+            said.fields.insert("states".to_owned(), number.into());
         }
         Action::Save { .. } | Action::Remove { .. } | Action::Checkpoint { .. } => {}
     }
@@ -298,8 +333,8 @@ impl Said {
         set("left", left.collect::<Vec<Value>>().into());
         for hidden in &committed.not_visible {
             let why = io::Error::from_raw_os_error(hidden.errno);
-            let cause = format!("{why}; it is durable, and not yet visible");
-            failures.add(Failure::new(&hidden.path, "publish", cause, Some(hidden.errno)));
+            let cause = why.to_string();
+            failures.add(Failure::hidden(&hidden.path, cause, hidden.errno));
         }
     }
 }

@@ -39,7 +39,11 @@ pub(crate) fn replay(
     if !placed.is_empty() {
         let placed: Vec<Written<'_>> =
             placed.into_iter().filter_map(|record| written(record)).collect();
-        files.sync(&placed)?;
+        for path in files.sync(&placed)? {
+            let Some(record) = all.iter().find(|record| record.path == path) else { continue };
+            files.set_aside(record)?;
+            hidden.insert(path, Hidden::kept(record, Errno::IO));
+        }
     }
     // Only now: until then it was the only one that is sure to be whole.
     for record in aside.iter().filter(|record| !hidden.contains_key(&record.path)) {

@@ -310,6 +310,7 @@ mod tests {
             mode: 0o600,
             path: "web-1/state.json".into(),
             data: Bytes::copy_from_slice(data.as_bytes()),
+            transaction: 0,
         }
     }
 

@@ -119,7 +119,7 @@ pub(crate) enum Mark {
     Records,
     /// The first in a segment that the log goes on in.
     Open,
-    /// All that came before it is in the files, durably.
+    /// It says how far the files have everything, durably: its `spread_seq`.
     Spread,
 }
 
@@ -261,6 +261,8 @@ pub(crate) struct Record {
     /// `id/name`, below the root.
     pub path: String,
     pub data: Bytes,
+    /// Which of the group's transactions it is of; for whoever reads a dump.
+    pub transaction: u32,
 }
 
 impl Record {
@@ -285,6 +287,7 @@ impl Record {
         put(&mut header, 32, self.directory.handle.to_le_bytes());
         let crc = record_crc(&header, self.path.as_bytes(), &self.data);
         put(&mut header, 40, crc.to_le_bytes());
+        put(&mut header, 44, self.transaction.to_le_bytes());
         into.extend_from_slice(&header);
         pad(into, self.path.as_bytes());
         pad(into, &self.data);
@@ -302,7 +305,7 @@ impl Record {
         };
         let path_len = usize::from(u16_at(header, 2));
         let data_len = usize::try_from(u64_at(header, 8)).ok()?;
-        if header[1] != 0 || !zeros(&header[44..48]) {
+        if header[1] != 0 {
             return None;
         }
         if path_len > PATH_MAX || data_len > bytes.len() {
@@ -328,8 +331,14 @@ impl Record {
             mode: u32_at(header, 4),
             path,
             data: Bytes::copy_from_slice(data),
+            transaction: u32_at(header, 44),
         };
         record.is_valid().then_some((record, end))
+    }
+
+    /// Is it a save whose directory is not known yet?
+    pub(crate) fn is_to_be_located(&self) -> bool {
+        self.kind == Kind::Replace && self.directory == DirectoryId::default()
     }
 
     /// Would a reader take it?

@@ -29,6 +29,8 @@ pub(crate) struct Scan {
     pub bytes: u64,
     /// The groups that count, in order.
     pub live: Vec<Group>,
+    /// The numbers of groups that can still be read and are spread.
+    pub spread: Vec<u64>,
     /// Numbers and places of the groups behind the end: torn, or behind a torn one.
     pub torn: Vec<(u64, Place)>,
     /// The highest number and epoch that any header has; whatever is written next has higher ones.
@@ -74,7 +76,8 @@ impl Scan {
     /// A log that nothing was written to.
     pub(crate) fn of_new(log_id: LogId, bytes: u64) -> Scan {
         let (live, torn, newest) = (Vec::new(), Vec::new(), None);
-        Scan { log_id, bytes, live, torn, seq: 0, epoch: 0, newest, damage: None }
+        let spread = Vec::new();
+        Scan { log_id, bytes, live, spread, torn, seq: 0, epoch: 0, newest, damage: None }
     }
 }
 
@@ -124,10 +127,14 @@ pub(crate) fn scan(segments: [&[u8]; 2]) -> Result<Scan, Damage> {
     }
     let torn = candidates.iter().filter(behind);
     let torn = torn.map(|one| (one.header.seq, place(&one.header))).collect();
+    let done = candidates.iter().filter(|one| one.header.seq <= spread && one.header.records > 0);
+    let mut done: Vec<u64> = done.map(|one| one.header.seq).collect();
+    done.sort_unstable();
     let newest = candidates.iter().max_by_key(|one| one.header.seq);
     Ok(Scan {
         log_id: first.log_id,
         bytes: first.bytes,
+        spread: done,
         torn,
         seq: highest(|header| header.seq),
         epoch: highest(|header| header.epoch),

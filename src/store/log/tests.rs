@@ -61,6 +61,7 @@ fn record(id: &str, data: &[u8]) -> Record {
         mode: 0o600,
         path: format!("{id}/state.json"),
         data: Bytes::copy_from_slice(data),
+        transaction: 0,
     }
 }
 
@@ -396,7 +397,14 @@ fn any_record() -> impl Strategy<Value = Record> {
     (kind, any::<(u64, u64, u64)>(), 0..0o1000_u32, "[a-z]{1,9}/[a-z.]{3,20}", data).prop_map(
         |(kind, (inode, born, handle), mode, path, data)| {
             let data = if kind == Kind::Replace { Bytes::from(data) } else { Bytes::new() };
-            Record { kind, directory: DirectoryId { inode, born, handle }, mode, path, data }
+            Record {
+                kind,
+                directory: DirectoryId { inode, born, handle },
+                mode,
+                path,
+                data,
+                transaction: mode,
+            }
         },
     )
 }

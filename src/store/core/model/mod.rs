@@ -240,7 +240,7 @@ impl History {
             }
         }
         if let Some((spreading, syncing)) = under_way.take() {
-            let synced = core.files.end_sync(&syncing);
+            let synced = core.files.end_sync(&syncing).map(|()| Vec::new());
             if std::env::var("DBG").is_ok() {
                 println!("synced {synced:?} {spreading:?}");
             }
@@ -425,12 +425,12 @@ impl History {
             let (path, directory) = (path.clone(), DirectoryId::default());
             if *version == REMOVED {
                 let (kind, mode, data) = (Kind::Remove, 0, Bytes::new());
-                return Record { kind, directory, mode, path, data };
+                return Record { kind, directory, mode, path, data, transaction: 0 };
             }
             let mut data = version.to_le_bytes().to_vec();
             data.resize(*self.rng.choice(&[4, 100, 3000, 9000]).unwrap_or(&4), *version as u8);
             let (kind, mode, data) = (Kind::Replace, 0o600, Bytes::from(data));
-            Record { kind, directory, mode, path, data }
+            Record { kind, directory, mode, path, data, transaction: 0 }
         };
         let records = changes.iter().map(record).collect();
         (changes, records)
