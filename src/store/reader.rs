@@ -27,7 +27,7 @@ use crate::root::Root;
 /// for id in reader.list()? {
 ///     println!("{id}: {:?}", reader.load_bytes(&id)?);
 /// }
-/// if let Freshness::Behind { files } = reader.freshness()? {
+/// if let Freshness::Behind { files, .. } = reader.freshness()? {
 ///     eprintln!("older than they were acknowledged, or torn: {files:?}");
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
