@@ -19,13 +19,6 @@ use crate::receipt::Receipt;
 use crate::request::{Level, Options, Request, Target};
 use crate::writer::Writer;
 
-/// Saves beside the log that are made together, at most: each holds two descriptors meanwhile.
-pub(super) fn beside_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    (descriptors / 8).clamp(1, 128)
-}
-
 /// What was made beside the log.
 enum Made {
     Saved(Receipt),

@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
-use super::beside::beside_max;
 use super::core::{self, Core, Hidden, NotCommitted, Published, Refused, Room, container};
 use super::files::{Barrier, Following, Tree};
 use super::layout::Layout;
@@ -26,11 +24,7 @@ use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::receipt::Durability;
-use crate::reply::Answer;
 use crate::writer::Writer;
-
-/// Blocks of a group that several transactions share, at most: the larger, the longer each waits.
-const SHARED_MAX: usize = (1 << 20) / BLOCK;
 
 /// An open store: what its handles and its thread share.
 #[derive(Debug)]
@@ -67,73 +61,12 @@ pub(crate) struct Size {
 type Answers = Vec<Result<Published, NotCommitted>>;
 
 impl Committer {
-    /// Carries out what waits, until `mine` is answered; then a thread of the pool goes on.
-    pub(crate) fn carry<T>(self: &Arc<Committer>, mine: Option<&Answer<T>>) {
-        while let Some(batch) = self.queue.take(|first, next| self.joins(first, next)) {
-            // A panic of somebody's waker must not leave the others waiting; what it drops is lost.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.carry_batch(batch)));
-            if mine.is_some_and(Answer::is_there) {
-                if self.queue.leave() {
-                    self.carry_by_thread();
-                }
-                return;
-            }
-        }
-    }
-
-    /// A thread of the pool carries out what waits.
-    pub(crate) fn carry_by_thread(self: &Arc<Committer>) {
-        let committer = Arc::clone(self);
-        self.pool.run(Box::new(move || committer.carry::<()>(None)));
-    }
-
-    /// Can the next that waits be carried out with the first of a batch?
-    fn joins(&self, first: &Pending, next: &Pending) -> bool {
-        first.way == next.way && !first.removes_beside() && !next.removes_beside()
-    }
-
-    fn carry_batch(&self, mut batch: Vec<Pending>) {
-        match batch[0].way {
-            Way::Log => {
-                while !batch.is_empty() {
-                    let rest = batch.split_off(self.fitting(&batch));
-                    self.commit(batch);
-                    batch = rest;
-                }
-            }
-            Way::Beside | Way::Atomic => {
-                while !batch.is_empty() {
-                    let rest = batch.split_off(self.fitting(&batch));
-                    self.beside(batch);
-                    batch = rest;
-                }
-            }
-        }
-    }
-
-    /// How many of these go into one group: they, or the marks of their paths.
-    fn fitting(&self, batch: &[Pending]) -> usize {
-        let by_log = batch[0].way == Way::Log;
-        let max = SHARED_MAX.min(self.segment() as usize / BLOCK / 4);
-        let mut blocks = 0;
-        let fits = |pending: &&Pending| {
-            blocks += match by_log {
-                true => blocks_for(&pending.records),
-                // However long a path is, a mark takes less than a block.
-                false => pending.records.len().div_ceil(4),
-            };
-            blocks <= max
-        };
-        let most = if by_log { batch.len() } else { beside_max() };
-        batch.iter().take(most).take_while(fits).count().max(1)
-    }
-
     /// Are the files in memory?
     pub(crate) fn is_volatile(&self) -> bool {
         self.following == Following::Nothing
     }
 
-    fn segment(&self) -> u64 {
+    pub(super) fn segment(&self) -> u64 {
         *self.size.segment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,12 +75,19 @@ impl Committer {
         blocks_for([record]) as u64 * BLOCK as u64 > self.segment() / 4
     }
 
-    fn commit(&self, batch: Vec<Pending>) {
-        let Some(core) = &self.core else { return self.refuse_all(batch, Cause::NoLog.into()) };
+    /// Commits a group. Gives back those whose directory is another mount's, of which the log's syncs say nothing.
+    pub(super) fn commit(&self, batch: Vec<Pending>) -> Vec<Pending> {
+        let Some(core) = &self.core else {
+            self.refuse_all(batch, Cause::NoLog.into());
+            return Vec::new();
+        };
         let blocks = blocks_for(batch.iter().flat_map(|pending| &pending.records));
         let mut core = match self.room(core, blocks) {
             Ok(core) => core,
-            Err(cause) => return self.refuse_all(batch, cause),
+            Err(cause) => {
+                self.refuse_all(batch, cause);
+                return Vec::new();
+            }
         };
         let removed = self.layout.removed();
         let records = |pending: &Pending| {
@@ -204,10 +144,7 @@ impl Committer {
                 }
             }
         }
-        // Its directory is another mount's, of which the log's syncs say nothing.
-        if !elsewhere.is_empty() {
-            self.carry_batch(elsewhere);
-        }
+        elsewhere
     }
 
     /// A container whose directory is gone, and of which something was set aside: that goes.
@@ -460,7 +397,7 @@ impl Pending {
         self.records.first().is_some_and(|record| record.kind == Kind::Remove)
     }
 
-    fn removes_beside(&self) -> bool {
+    pub(super) fn removes_beside(&self) -> bool {
         self.way != Way::Log && self.removes()
     }
 

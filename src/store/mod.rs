@@ -12,9 +12,11 @@
 //!
 //! | file | its one job |
 //! | --- | --- |
-//! | `options.rs`, `open.rs` | how a store is opened, and what is recovered then |
+//! | `options.rs`, `open.rs`, `recovery.rs` | how a store is opened; what is recovered then, or why it cannot be |
 //! | `transaction.rs`, `committed.rs`, `load.rs` | changes that are made together, and their answer; reading |
-//! | `queue.rs`, `committer.rs`, `beside.rs`, `spreader.rs` | who waits; what is made when, by the log and beside it; when the files follow |
+//! | `queue.rs`, `carry.rs` | who waits; what is carried out together |
+//! | `committer.rs`, `beside.rs` | transactions by the log; what goes beside it |
+//! | `spreader.rs`, `follow.rs` | when the files follow the log; the thread that sees to it |
 //! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
 //! | `log/` | the log: its bytes, its reader, its two files |
 //! | `files.rs`, `layout.rs`, `unplaced.rs` | the files, as a filesystem has them |
@@ -22,10 +24,12 @@
 //! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
 mod beside;
+mod carry;
 mod committed;
 mod committer;
 mod core;
 mod files;
+mod follow;
 mod id;
 mod inspect;
 mod layout;
@@ -36,6 +40,7 @@ mod open;
 mod options;
 mod queue;
 mod reader;
+mod recovery;
 mod spreader;
 mod transaction;
 mod unplaced;
@@ -50,9 +55,10 @@ use bytes::Bytes;
 
 pub use committed::{Committed, NotVisible, Route};
 pub use inspect::{LogChange, LogEntry, LogKind, LogReport, inspect_log};
-pub use open::{LogUse, OpenError, Recovery};
-pub use options::{Opening, StoreOptions};
+pub use open::Opening;
+pub use options::StoreOptions;
 pub use reader::{Freshness, StateReader};
+pub use recovery::{LogUse, OpenError, Recovery};
 pub use transaction::{Commit, Transaction};
 #[cfg(feature = "json")]
 pub use verify::Unreadable;

@@ -1,14 +1,18 @@
 //! Opening a store: the lock, the log, what is recovered, the thread.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll};
 
 use rustix::fs::Mode;
-use rustix::io::Errno;
 
+use super::StateReader;
 use super::committer::{Committer, Size, make_log};
 use super::core::{self, Core, Hidden};
 use super::files::{Barrier, Following, Tree};
@@ -16,10 +20,10 @@ use super::layout::{self, Layout, OWN};
 use super::lock::{self, Refused};
 use super::log::Log;
 use super::log::files::{self as log_files, NotPlaced, Proof, Segments, Unusable};
-use super::log::format::NotASegment;
-use super::log::scan::{Damage, Scan};
+use super::log::scan::Scan;
 use super::options::StoreOptions;
 use super::queue::Queue;
+use super::recovery::{LogUse, OpenError, Recovery, io};
 use super::spreader::Spreader;
 use super::{Handle, IN_FLIGHT, NotVisible, StateStore, THREADS_MAX};
 use crate::engine::pool::Pool;
@@ -29,117 +33,66 @@ use crate::filesystem;
 use crate::plan::Outcome;
 use crate::probe::FilesystemProbe;
 use crate::recover::{Leftover, Observer, Removal};
+use crate::reply::channel;
 use crate::root::Root;
 use crate::sys::{fork, thread};
 
-/// What the opening of a store has found and done.
-#[non_exhaustive]
-#[derive(Debug, Default)]
-pub struct Recovery {
-    /// Files that were put into place, or removed, because the log had changes that they may have lacked.
-    pub replayed: Vec<PathBuf>,
-    /// Writes to the log that a crash had cut short. Nobody was told that they were done; they are void.
-    pub torn: usize,
-    /// What is durable and could not be put into its place: the file cannot be replaced, or its directory is
-    /// not there any more, or is another of that name. It is kept in `.ringseal/unplaced`.
-    pub not_visible: Vec<NotVisible>,
-    /// Temporary files that were found, and whether they were removed.
-    pub leftovers: Vec<Leftover>,
-    /// What was damaged in the log, if the store was opened all the same ([`StoreOptions::salvage`]).
-    pub damage: Option<String>,
-    /// What the log is used for.
-    pub log: LogUse,
+/// A store on its way to be opened, by a thread of its own: a future.
+#[must_use = "futures do nothing unless polled"]
+pub struct Opening(Pin<Box<dyn Future<Output = Result<StateStore, OpenError>> + Send>>);
+
+impl Future for Opening {
+    type Output = Result<StateStore, OpenError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
 }
 
-/// What a store's log is used for.
-#[non_exhaustive]
-#[derive(Debug, Default)]
-pub enum LogUse {
-    /// For everything: the files follow it.
-    #[default]
-    Everything,
-    /// For transactions of several changes only. The root is in memory; or its filesystem, named here, or this
-    /// kernel, is not known to keep what a shared log needs (ext4 with a journal, XFS and btrfs since Linux
-    /// 5.17 do). There each file is made durable before the answer, as a [`Writer`](crate::Writer) does it.
-    Transactions(&'static str),
-    /// There is none, for it could not be made: single saves go as a [`Writer`](crate::Writer)'s, several
-    /// changes at once are refused.
-    Nothing(io::Error),
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").finish_non_exhaustive()
+    }
 }
 
-/// Why a store cannot be opened.
-#[non_exhaustive]
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The options contradict themselves.
-    #[error("{0}")]
-    Options(&'static str),
-    /// The root, or the store's own directory, cannot be made, opened or synced.
-    #[error(transparent)]
-    Root(#[from] Error),
-    /// The store's own directory, or its log, belongs to another user, or others may use it.
-    #[error("{}: others may read or write it, or own it", .0.display())]
-    NotPrivate(PathBuf),
-    /// Another process has the store open, or this one.
-    #[non_exhaustive]
-    #[error("{}: the store is open{}", root.display(), held_by(*pid))]
-    Held {
-        /// The root.
-        root: PathBuf,
-        /// The process that has it, in its pid namespace, if that could be learned.
-        pid: Option<u32>,
-    },
-    /// The log is of a later version of this library. Nothing in it, and no file, was changed.
-    #[non_exhaustive]
-    #[error("{}: its format has version {version}, which this library does not know", log.display())]
-    NewerVersion {
-        /// The log.
-        log: PathBuf,
-        /// Its version.
-        version: u16,
-    },
-    /// The log uses features that this library does not know. Nothing was changed.
-    #[non_exhaustive]
-    #[error("{}: it uses features that this library does not know (bits {bits:#x})", log.display())]
-    UnknownFeatures {
-        /// The log.
-        log: PathBuf,
-        /// Its features.
-        bits: u32,
-    },
-    /// Something that was acknowledged cannot be read from the log any more. Nothing was changed. See
-    /// [`StoreOptions::salvage`].
-    #[non_exhaustive]
-    #[error("{}: the log is damaged: {what}", log.display())]
-    Damaged {
-        /// The log.
-        log: PathBuf,
-        /// What is damaged, and where.
-        what: String,
-    },
-    /// The log cannot be read or written, or what it has cannot be put into the files. What was put there is
-    /// as the log has it; the log keeps everything.
-    #[non_exhaustive]
-    #[error("{}: {doing}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// No thread could be made.
-    #[error("no thread could be made: {0}")]
-    NoThread(io::Error),
-}
+impl StoreOptions {
+    /// Opens a store; see [`StateStore::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(self, root: impl Into<PathBuf>) -> Opening {
+        Opening(Box::pin(self.open_elsewhere(root.into())))
+    }
 
-fn held_by(pid: Option<u32>) -> String {
-    pid.map_or_else(|| " elsewhere".to_owned(), |pid| format!(" in process {pid}"))
+    async fn open_elsewhere(self, root: PathBuf) -> Result<StateStore, OpenError> {
+        let (reply, answer) = channel(fork::generation());
+        let body = move || reply.send(self.open_blocking(root));
+        thread::spawn("ringseal-open", body).map_err(OpenError::NoThread)?;
+        let lost = |_| Err(OpenError::NoThread(std::io::ErrorKind::BrokenPipe.into()));
+        answer.await.unwrap_or_else(lost)
+    }
+
+    /// Opens a store, on this thread.
+    ///
+    /// # Errors
+    /// As [`StateStore::open`].
+    pub fn open_blocking(self, root: impl Into<PathBuf>) -> Result<StateStore, OpenError> {
+        self.check()?;
+        open(root.into(), self)
+    }
+
+    /// Opens a root for reading; see [`StateReader`].
+    ///
+    /// # Errors
+    /// If the root cannot be opened, or a name cannot be a file's.
+    pub fn open_read_only(self, root: impl AsRef<Path>) -> Result<StateReader, OpenError> {
+        self.check()?;
+        StateReader::open(root.as_ref(), self.names)
+    }
 }
 
 /// Opens the store of a root.
-pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
+fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let root = Root::create(path, options.root_mode)?;
     if !is_its_users_alone(&root)? {
         return Err(OpenError::NotPrivate(root.path().to_owned()));
@@ -170,14 +123,14 @@ pub(crate) fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, O
     let files =
         Tree::new(Arc::clone(&layout), Arc::clone(&own), barrier.clone(), Arc::clone(&pool));
     let proof = proof(&layout, following, nature.write_syncs);
-    let mut opening = Opening { layout: &layout, own: &own, options: &options, proof, files };
-    let (log, hidden, mut recovery) = opening.recover()?;
+    let mut finding = Finding { layout: &layout, own: &own, options: &options, proof, files };
+    let (log, hidden, mut recovery) = finding.recover()?;
     recovery.leftovers = leftovers(&layout, &own);
     if following != Following::Shared && matches!(recovery.log, LogUse::Everything) {
         recovery.log = LogUse::Transactions(filesystem::name(own.as_fd()).unwrap_or("unknown"));
     }
 
-    let files = opening.files;
+    let files = finding.files;
     let segment = log.as_ref().map_or(0, |(_, segment)| *segment);
     let size = Size { segment: Mutex::new(segment), max: options.segment_max.max(segment), proof };
     let shown = hidden.clone();
@@ -238,7 +191,7 @@ impl Drop for Starting {
     }
 }
 
-struct Opening<'a> {
+struct Finding<'a> {
     layout: &'a Layout,
     own: &'a Arc<OwnedFd>,
     options: &'a StoreOptions,
@@ -248,7 +201,7 @@ struct Opening<'a> {
 
 type Found = (Option<(Log<Segments>, u64)>, BTreeMap<String, Hidden>, Recovery);
 
-impl Opening<'_> {
+impl Finding<'_> {
     /// Puts into the files what the log has and they may lack, and goes on in the log behind it; or in a new
     /// one; or in none.
     fn recover(&mut self) -> Result<Found, OpenError> {
@@ -336,45 +289,6 @@ impl Opening<'_> {
     }
 }
 
-impl OpenError {
-    /// The kind that an [`io::Error`] of this has.
-    pub fn kind(&self) -> io::ErrorKind {
-        match self {
-            OpenError::Options(_) => io::ErrorKind::InvalidInput,
-            OpenError::Root(error) => error.kind(),
-            OpenError::NotPrivate(_) => io::ErrorKind::PermissionDenied,
-            OpenError::Held { .. } => io::ErrorKind::ResourceBusy,
-            OpenError::NewerVersion { .. } | OpenError::UnknownFeatures { .. } => {
-                io::ErrorKind::Unsupported
-            }
-            OpenError::Damaged { .. } => io::ErrorKind::InvalidData,
-            OpenError::Io { source, .. } => source.kind(),
-            OpenError::NoThread(error) => error.kind(),
-        }
-    }
-
-    /// Why a log cannot be used.
-    pub(super) fn of_log(log: PathBuf, why: Unusable) -> OpenError {
-        match why {
-            Unusable::Io(errno) => io(log, "read", errno),
-            Unusable::NotPrivate(name) => OpenError::NotPrivate(match name {
-                "log" => log,
-                name => log.join(name),
-            }),
-            Unusable::Missing(name) => {
-                OpenError::Damaged { log, what: format!("{name} is missing") }
-            }
-            Unusable::Damage(Damage::Segment(_, NotASegment::Version(version))) => {
-                OpenError::NewerVersion { log, version }
-            }
-            Unusable::Damage(Damage::Segment(_, NotASegment::Features(bits))) => {
-                OpenError::UnknownFeatures { log, bits }
-            }
-            Unusable::Damage(damage) => OpenError::Damaged { log, what: damage.to_string() },
-        }
-    }
-}
-
 /// What a write to the log needs, to be on the disk. btrfs writes blocks anew, ext4 with `data=journal` all
 /// data twice.
 fn proof(layout: &Layout, following: Following, write_syncs: bool) -> Proof {
@@ -410,15 +324,4 @@ fn leftovers(layout: &Layout, own: &OwnedFd) -> Vec<Leftover> {
         }
     }
     found
-}
-
-fn io(path: PathBuf, doing: &'static str, errno: Errno) -> OpenError {
-    OpenError::Io { path, doing, source: errno.into() }
-}
-
-impl From<OpenError> for io::Error {
-    /// Keeps the kind; `Display` says the rest.
-    fn from(error: OpenError) -> io::Error {
-        io::Error::new(error.kind(), error)
-    }
 }

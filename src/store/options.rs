@@ -1,21 +1,14 @@
 //! How a store is opened.
 
 use std::ffi::OsStr;
-use std::fmt;
-use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::Route;
 use super::layout::Names;
-use super::open::{self, OpenError};
-use super::{Route, StateReader, StateStore};
+use super::recovery::OpenError;
 use crate::place::check_name;
-use crate::reply::channel;
-use crate::sys::{fork, thread};
 
-/// How a [`StateStore`] is opened. The names and modes are part of what a root is: give the same every time.
+/// How a [`StateStore`](super::StateStore) is opened. The names and modes are part of what a root is: give the same every time.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -39,24 +32,6 @@ pub struct StoreOptions {
     pub(crate) segment_max: u64,
     pub(crate) route: Route,
     pub(crate) salvage: bool,
-}
-
-/// A store on its way to be opened, by a thread of its own: a future.
-#[must_use = "futures do nothing unless polled"]
-pub struct Opening(Pin<Box<dyn Future<Output = Result<StateStore, OpenError>> + Send>>);
-
-impl Future for Opening {
-    type Output = Result<StateStore, OpenError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-impl fmt::Debug for Opening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opening").finish_non_exhaustive()
-    }
 }
 
 /// A name has to leave room for what the store adds to it.
@@ -160,41 +135,7 @@ impl StoreOptions {
         self
     }
 
-    /// Opens a store; see [`StateStore::open`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn open(self, root: impl Into<PathBuf>) -> Opening {
-        Opening(Box::pin(self.open_elsewhere(root.into())))
-    }
-
-    async fn open_elsewhere(self, root: PathBuf) -> Result<StateStore, OpenError> {
-        let (reply, answer) = channel(fork::generation());
-        let body = move || reply.send(self.open_blocking(root));
-        thread::spawn("ringseal-open", body).map_err(OpenError::NoThread)?;
-        let lost = |_| Err(OpenError::NoThread(std::io::ErrorKind::BrokenPipe.into()));
-        answer.await.unwrap_or_else(lost)
-    }
-
-    /// Opens a store, on this thread.
-    ///
-    /// # Errors
-    /// As [`StateStore::open`].
-    pub fn open_blocking(self, root: impl Into<PathBuf>) -> Result<StateStore, OpenError> {
-        self.check()?;
-        open::open(root.into(), self)
-    }
-
-    /// Opens a root for reading; see [`StateReader`].
-    ///
-    /// # Errors
-    /// If the root cannot be opened, or a name cannot be a file's.
-    pub fn open_read_only(self, root: impl AsRef<Path>) -> Result<StateReader, OpenError> {
-        self.check()?;
-        StateReader::open(root.as_ref(), self.names)
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
+    pub(super) fn check(&self) -> Result<(), OpenError> {
         let Names { mode, directory_mode, .. } = self.names;
         let mut names: Vec<&str> = self.names.all().collect();
         let is_name = |name: &&str| name.len() <= NAME_MAX && check_name(OsStr::new(name)).is_ok();

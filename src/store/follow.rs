@@ -1,0 +1,79 @@
+//! The thread `ringseal-store`: the files follow the log.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
+
+use rustix::io::Errno;
+
+use super::committer::{Committer, lock};
+use super::spreader::Todo;
+
+impl Committer {
+    /// The thread that lets the files follow the log.
+    pub(crate) fn follow(&self) {
+        // Whatever happens here: nobody is to wait for ever, and the root is free.
+        let last = catch_unwind(AssertUnwindSafe(|| self.follow_to_the_end()));
+        let last = last.unwrap_or_else(|_| {
+            // The root may be another's from now on: nothing is written to it any more.
+            self.limits.close();
+            if let Some(core) = &self.core {
+                lock(core).close(Errno::CANCELED);
+            }
+            Err(Errno::CANCELED)
+        });
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.pool.close();
+        self.spreader.finish(last);
+    }
+
+    fn follow_to_the_end(&self) -> Result<(), Errno> {
+        while self.spreader.next() == Todo::Spread {
+            self.spread_once();
+        }
+        if let Some(lock) = &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            lock.is_to_end();
+        }
+        // What was accepted is made, and may have to wait for a spread.
+        while !(self.queue.is_idle() && self.limits.is_drained()) {
+            if self.spreader.is_still_wanted() {
+                self.spread_once();
+            }
+        }
+        loop {
+            let last = self.spread();
+            if last.is_err() || self.core.as_ref().is_none_or(|core| lock(core).is_spread()) {
+                return last;
+            }
+        }
+    }
+
+    fn spread_once(&self) {
+        let spread = self.spread();
+        // What came while it was under way, or what failed, is to be spread some time too.
+        let again = self.core.as_ref().is_some_and(|core| {
+            let core = lock(core);
+            !core.is_spread() && !core.is_closed()
+        });
+        self.spreader.end(spread, again);
+    }
+
+    /// Brings it about that the files have durably what the log has now, and says so in the log. Saves go
+    /// on meanwhile.
+    fn spread(&self) -> Result<(), Errno> {
+        let Some(core) = &self.core else { return Ok(()) };
+        let mut open = lock(core);
+        let begun = open.begin_spread();
+        self.show_hidden(open.hidden());
+        let Some(spreading) = begun? else { return open.note_spread() };
+        let written = open.written_by(&spreading);
+        drop(open);
+        let written: Vec<(&str, u64)> =
+            written.iter().map(|(path, len)| (path.as_str(), *len)).collect();
+        let synced = self.barrier.sync(&written);
+        let mut open = lock(core);
+        let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
+        self.show_hidden(open.hidden());
+        ended
+    }
+}
