@@ -89,3 +89,23 @@ fn an_unknown_writer_or_directory_is_an_error() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("nothing"));
     assert!(!bench(&["run", "--dir", "/no/such/directory"]).status.success());
 }
+
+#[test]
+fn callers_save_with_every_writer() {
+    let dir = tempfile::tempdir().expect("a directory to measure in");
+    let out = tempfile::tempdir().expect("a directory for the output");
+    let json = out.path().join("c.json");
+    let args = ["callers", "--callers", "3", "--time", "1", "--rounds", "1", "--json", text(&json)];
+    let output = bench(&[&args[..], &["--dir", text(dir.path())]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Value =
+        serde_json::from_slice(&fs::read(&json).expect("written")).expect("it is JSON");
+    let rows = rows.as_array().expect("an array");
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        assert!(row["saves_per_second"].as_f64().expect("a number") > 0.0, "{row}");
+        let us = |field: &str| row[field].as_u64().expect("a number");
+        assert!(us("p50_us") <= us("p99_us") && us("p99_us") <= us("max_us"), "{row}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 0);
+}
