@@ -317,7 +317,9 @@ impl Record {
         let end = data_at + padded(data_len);
         let padding =
             [bytes.get(RECORD_HEADER + path_len..data_at)?, bytes.get(data_at + data_len..end)?];
-        if u32_at(header, 40) != record_crc(header, path, data) || !padding.into_iter().all(zeros) {
+        let is_whole =
+            u32_at(header, 40) == record_crc(header, path, data) && padding.into_iter().all(zeros);
+        if checks() && !is_whole {
             return None;
         }
         let path = String::from_utf8(path.to_vec()).ok()?;
@@ -387,8 +389,19 @@ pub(crate) fn encode_group(mut header: GroupHeader, records: &[Record]) -> (Vec<
     (bytes, crc)
 }
 
+/// Is a group that is not whole told from one that is?
+fn checks() -> bool {
+    #[cfg(test)]
+    return !super::left_out::CHECKSUMS.get();
+    #[cfg(not(test))]
+    true
+}
+
 /// Do these blocks hold all that a header, which was found good, is the header of?
 pub(crate) fn is_whole(header: &GroupHeader, bytes: &[u8]) -> bool {
+    if !checks() {
+        return true;
+    }
     bytes.get(GROUP_HEADER..).is_some_and(|body| crc32c::crc32c(body) == header.body_crc)
 }
 

@@ -40,6 +40,8 @@ pub(crate) mod left_out {
     thread_local! {
         pub(crate) static MARKS: Cell<bool> = const { Cell::new(false) };
         pub(crate) static CUT_OFF: Cell<bool> = const { Cell::new(false) };
+        pub(crate) static OWN_BLOCKS: Cell<bool> = const { Cell::new(false) };
+        pub(crate) static CHECKSUMS: Cell<bool> = const { Cell::new(false) };
     }
 }
 
@@ -55,6 +57,14 @@ fn marks() -> bool {
 fn cuts_off() -> bool {
     #[cfg(test)]
     return !left_out::CUT_OFF.get();
+    #[cfg(not(test))]
+    true
+}
+
+/// Does every group begin behind the one before it?
+fn has_own_blocks() -> bool {
+    #[cfg(test)]
+    return !left_out::OWN_BLOCKS.get();
     #[cfg(not(test))]
     true
 }
@@ -286,6 +296,9 @@ impl<M: Medium> Log<M> {
     fn write(&mut self, mark: Mark, records: &[Record]) -> Result<(), Errno> {
         // Used from now on, whatever becomes of the write.
         self.seq += 1;
+        if !has_own_blocks() && mark == Mark::Records && self.block > 2 {
+            self.block -= 1;
+        }
         let header = GroupHeader {
             mark,
             records: 0,

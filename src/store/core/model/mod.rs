@@ -134,6 +134,8 @@ impl History {
         let disk = Disk::new(rng.usize(5..14), rng.fork());
         left_out::MARKS.set(without == Without::MarkBeforeOverwriting);
         left_out::CUT_OFF.set(without == Without::CutOff);
+        left_out::OWN_BLOCKS.set(without == Without::OwnBlocks);
+        left_out::CHECKSUMS.set(without == Without::Checksums);
         let world = World::new(rng.fork(), without);
         let mut history = History {
             disk,
@@ -333,6 +335,9 @@ impl History {
         core: &mut Opened<'_>,
         transactions: Vec<Vec<Record>>,
     ) -> Vec<Result<(), NotCommitted>> {
+        if self.without == Without::TryingAgain {
+            core.hidden.clear();
+        }
         if self.without != Without::WholeTransactions {
             return core.commit(transactions).into_iter().map(|answer| answer.map(drop)).collect();
         }

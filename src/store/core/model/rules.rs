@@ -36,6 +36,12 @@ pub(super) enum Without {
     TakingBack,
     /// What was published after a sync began is not counted as synced by it.
     SyncBeginsAfterPublishing,
+    /// A block that holds something acknowledged is never written again.
+    OwnBlocks,
+    /// A group that is torn is told from one that is whole.
+    Checksums,
+    /// What could not be published is remembered, and tried again.
+    TryingAgain,
     /// All of a transaction is in one group.
     WholeTransactions,
 }

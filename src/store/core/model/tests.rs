@@ -70,6 +70,9 @@ fn every_rule_is_missed() {
         Without::Forgetting,
         Without::TakingBack,
         Without::SyncBeginsAfterPublishing,
+        Without::OwnBlocks,
+        Without::Checksums,
+        Without::TryingAgain,
         Without::WholeTransactions,
     ];
     for rule in rules {
