@@ -80,6 +80,18 @@ fn a_newer_version_replaces_what_was_set_aside() {
         let store = open(&root);
         assert_state(&store, "a", "newer");
         assert_eq!(file(&root, "a").unwrap(), b"newer");
+        // The same for one that goes beside the log.
+        chattr("+i", &root.join("a/state.json"));
+        store.save_bytes_blocking("a", "set aside").unwrap();
+        store.close_blocking().unwrap();
+        drop(store);
+        let store = open(&root);
+        chattr("-i", &root.join("a/state.json"));
+        let beside = store.transaction().save_bytes("a", "beside").route(ringseal::Route::Direct);
+        beside.commit_blocking().unwrap();
+        cut_power!(disk, store);
+        let store = open(&root);
+        assert_state(&store, "a", "beside");
     }
 }
 
