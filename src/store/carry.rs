@@ -45,24 +45,16 @@ impl Committer {
     }
 
     fn carry_batch(&self, mut batch: Vec<Pending>) {
-        match batch[0].way {
-            Way::Log => {
-                while !batch.is_empty() {
-                    let rest = batch.split_off(self.fitting(&batch));
+        while !batch.is_empty() {
+            let rest = batch.split_off(self.fitting(&batch));
+            match batch[0].way {
+                Way::Log => {
                     let elsewhere = self.commit(batch);
-                    if !elsewhere.is_empty() {
-                        self.carry_batch(elsewhere);
-                    }
-                    batch = rest;
+                    self.carry_batch(elsewhere);
                 }
+                Way::Beside | Way::Atomic => self.beside(batch),
             }
-            Way::Beside | Way::Atomic => {
-                while !batch.is_empty() {
-                    let rest = batch.split_off(self.fitting(&batch));
-                    self.beside(batch);
-                    batch = rest;
-                }
-            }
+            batch = rest;
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
+use super::layout::Layout;
 use crate::receipt::Durability;
 
 /// Which way a save goes.
@@ -56,4 +59,10 @@ pub struct NotVisible {
     pub path: PathBuf,
     /// The kernel's error number.
     pub errno: i32,
+}
+
+impl NotVisible {
+    pub(super) fn new(layout: &Layout, path: &str, errno: Errno) -> NotVisible {
+        NotVisible { path: layout.shown(path), errno: errno.raw_os_error() }
+    }
 }

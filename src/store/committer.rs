@@ -1,4 +1,4 @@
-//! Carries out what waits: by the log, many transactions in one group, or beside it.
+//! What an open store shares, and its transactions by the log: room for them, their group, their answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -253,8 +253,7 @@ impl Committer {
         };
         let hidden = pending.records.iter().zip(published);
         let hidden = hidden.filter_map(|(record, published)| {
-            let path = self.layout.shown(&record.path);
-            published.err().map(|errno| NotVisible { path, errno: errno.raw_os_error() })
+            published.err().map(|errno| NotVisible::new(&self.layout, &record.path, errno))
         });
         let ids = pending.records.iter().filter(|record| record.kind == Kind::Remove);
         let mut left: Vec<PathBuf> = ids
@@ -378,6 +377,13 @@ pub(super) fn newest_of<'a>(batch: impl Iterator<Item = &'a Pending>) -> HashMap
     newest
 }
 
+/// The container that these remove, if that is all they do.
+pub(super) fn removed(records: &[Record]) -> Option<&str> {
+    let id = container(&records.first()?.path);
+    let removes = |record: &Record| record.kind == Kind::Remove && container(&record.path) == id;
+    records.iter().all(removes).then_some(id)
+}
+
 impl Pending {
     /// The number of the newer version that was made in place of this one, if it is a single one.
     pub(super) fn overtaken_by(&self, newest: &HashMap<String, u64>) -> Option<u64> {
@@ -387,10 +393,7 @@ impl Pending {
 
     /// The one container that it removes, if that is all that it does.
     pub(super) fn removed(&self) -> Option<&str> {
-        let id = container(&self.records.first()?.path);
-        let removes =
-            |record: &Record| record.kind == Kind::Remove && container(&record.path) == id;
-        self.records.iter().all(removes).then_some(id)
+        removed(&self.records)
     }
 
     pub(super) fn removes(&self) -> bool {

@@ -2,6 +2,7 @@
 //! behind it: spreading, by which the files come to have durably what the log has. No threads, no paths,
 //! no clock: the log's medium and the files are the caller's, and in the tests they are a model's.
 
+mod hidden;
 #[cfg(test)]
 mod model;
 mod refused;
@@ -17,6 +18,7 @@ use super::log::format::{DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::log::{AppendError, Log, Medium};
 use crate::plan::Step;
+pub(crate) use hidden::Hidden;
 pub(crate) use refused::{NotCommitted, Refused, Room};
 
 /// The files of a store.
@@ -82,15 +84,6 @@ struct Unspread {
     record: Record,
     /// The group that holds it.
     seq: u64,
-}
-
-/// A change that could not be published.
-#[derive(Debug, Clone)]
-pub(crate) struct Hidden {
-    pub record: Record,
-    pub errno: Errno,
-    /// It is set aside, so that the log need not keep it.
-    is_kept: bool,
 }
 
 /// A spread that has begun: everything up to a group was published or set aside.
@@ -347,8 +340,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         match published {
             Ok(()) => drop(self.hidden.remove(&record.path)),
             Err(errno) => {
-                let hidden = Hidden { record: record.clone(), errno, is_kept: false };
-                self.hidden.insert(record.path.clone(), hidden);
+                self.hidden.insert(record.path.clone(), Hidden::open(record, errno));
             }
         }
     }
@@ -432,8 +424,7 @@ impl<M: Medium, F: Files> Core<M, F> {
 
     fn publish_again(&mut self, errno: Errno) {
         for (path, Unspread { record, .. }) in &self.unspread {
-            let hidden = Hidden { record: record.clone(), errno, is_kept: false };
-            self.hidden.insert(path.clone(), hidden);
+            self.hidden.insert(path.clone(), Hidden::open(record, errno));
         }
     }
 
@@ -492,10 +483,4 @@ pub(crate) fn mark(path: &str) -> Record {
 /// The id in a path.
 pub(crate) fn container(path: &str) -> &str {
     path.split_once('/').map_or(path, |(id, _)| id)
-}
-
-impl Hidden {
-    fn kept(record: &Record, errno: Errno) -> Hidden {
-        Hidden { record: record.clone(), errno, is_kept: true }
-    }
 }

@@ -63,13 +63,12 @@ pub use transaction::{Commit, Transaction};
 #[cfg(feature = "json")]
 pub use verify::Unreadable;
 
-use crate::engine::task::limits::{Limits, NoRoom};
+use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::reply::{NoAnswer, channel};
 use crate::sys::fork;
 use committer::Committer;
-use core::container;
 
 /// The states of many containers below one root, saved again and again: for a daemon that owns the root.
 ///
@@ -295,11 +294,10 @@ impl StateStore {
         }
         let committer = &self.handle.committer;
         let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = |(path, hidden): (&String, &core::Hidden)| NotVisible {
-            path: committer.layout.shown(path),
-            errno: hidden.errno.raw_os_error(),
-        };
-        hidden.iter().map(shown).collect()
+        let shown = hidden
+            .iter()
+            .map(|(path, hidden)| NotVisible::new(&committer.layout, path, hidden.errno));
+        shown.collect()
     }
 
     /// Takes no more transactions, waits for those that were accepted, makes the files durable, and gives

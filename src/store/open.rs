@@ -218,11 +218,9 @@ impl Finding<'_> {
             core::replay::changes(to_replay).filter(|record| !hidden.contains_key(&record.path));
         recovery.replayed = placed.map(|record| self.layout.shown(&record.path)).collect();
         recovery.torn = to_replay.torn.len();
-        let not_visible = |(path, hidden): (&String, &Hidden)| NotVisible {
-            path: self.layout.shown(path),
-            errno: hidden.errno.raw_os_error(),
-        };
-        recovery.not_visible = hidden.iter().map(not_visible).collect();
+        let not_visible =
+            hidden.iter().map(|(path, one)| NotVisible::new(self.layout, path, one.errno));
+        recovery.not_visible = not_visible.collect();
         let log = self.log(scan.filter(|scan| scan.damage.is_none()), &mut recovery)?;
         Ok((log, hidden, recovery))
     }

@@ -110,9 +110,9 @@ impl Spreader {
             if state.closing && !state.wanted {
                 return Todo::End;
             }
-            // None: in a time that never comes.
             // What has failed is not tried again at once.
             let after = if state.last.is_err() { self.after.max(PAUSE) } else { self.after };
+            // None: in a time that never comes.
             let due = state.since.and_then(|since| since.checked_add(after));
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if state.wanted || left.is_some_and(|left| left.is_zero()) {

@@ -9,11 +9,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use rustix::io::Errno;
 
+use super::committer::removed;
 use super::files::Following;
 use super::layout::{FILE_MAX, record};
 use super::log::format::{Kind, Record};
 use super::queue::{Pending, Way};
-use super::{Committed, Handle, NoRoom, Route, STRAIGHT_MAX, StateStore, channel, id};
+use super::{Committed, Handle, Route, STRAIGHT_MAX, StateStore, channel, id};
 use crate::engine::task::limits::Permit;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
@@ -144,11 +145,8 @@ impl Transaction {
                 return Ok(handle.nothing());
             }
             let bytes = bytes_of(&records);
-            let permit = match handle.limits.acquire(bytes).await {
-                Ok(permit) => permit,
-                Err(NoRoom::Closed) => return Err(handle.error(&records, Cause::Closed)),
-                Err(NoRoom::Forked) => return Err(handle.error(&records, Cause::Forked)),
-            };
+            let permit = handle.limits.acquire(bytes).await;
+            let permit = permit.map_err(|why| handle.error(&records, why.into()))?;
             // In memory a save takes less time than waking a thread.
             let here = handle.committer.is_volatile() && bytes <= STRAIGHT_MAX;
             let answer = handle.accept(records, way, permit, here);
@@ -166,14 +164,12 @@ impl Transaction {
         if records.is_empty() {
             return Ok(handle.nothing());
         }
-        let permit = match handle.limits.try_acquire(bytes_of(&records)) {
-            Some(permit) => permit,
-            None => match pollster::block_on(handle.limits.acquire(bytes_of(&records))) {
-                Ok(permit) => permit,
-                Err(NoRoom::Closed) => return Err(handle.error(&records, Cause::Closed)),
-                Err(NoRoom::Forked) => return Err(handle.error(&records, Cause::Forked)),
-            },
+        let bytes = bytes_of(&records);
+        let permit = match handle.limits.try_acquire(bytes) {
+            Some(permit) => Ok(permit),
+            None => pollster::block_on(handle.limits.acquire(bytes)),
         };
+        let permit = permit.map_err(|why| handle.error(&records, why.into()))?;
         let answer = handle.accept(records, way, permit, true);
         handle.outcome(pollster::block_on(answer))
     }
@@ -201,17 +197,13 @@ impl Transaction {
                 None => Way::Log,
             },
             records => {
-                let id = super::container(&records[0].path);
-                let removes_one = records.iter().all(|record| {
-                    record.kind == Kind::Remove && super::container(&record.path) == id
-                });
                 if way.is_some_and(|way| way != Way::Log) {
                     let cause = Cause::InvalidRequest("only a single save can go beside the log");
                     return Err(handle.error(records, cause));
                 }
                 match has_log {
                     true => Way::Log,
-                    false if removes_one => Way::Beside,
+                    false if removed(records).is_some() => Way::Beside,
                     false => return Err(handle.error(records, Cause::NoLog)),
                 }
             }

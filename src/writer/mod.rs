@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub use builder::WriterBuilder;
 
-use crate::engine::task::limits::{Limits, NoRoom, Permit};
+use crate::engine::task::limits::{Limits, Permit};
 use crate::engine::task::{Task, Tasks};
 use crate::engine::{EngineStatus, Running, StartError, calls};
 use crate::error::{Cause, Error, Result};
@@ -256,8 +256,7 @@ impl Shared {
         } else {
             match self.limits.acquire(request.bytes.len()).await {
                 Ok(permit) => return Ok(permit),
-                Err(NoRoom::Closed) => Cause::Closed,
-                Err(NoRoom::Forked) => Cause::Forked,
+                Err(why) => why.into(),
             }
         };
         Err(Error::new(

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::error::Cause;
 use crate::sys::fork;
 
 /// The two limits, and who waits for room.
@@ -44,6 +45,15 @@ pub(crate) enum NoRoom {
     Closed,
     /// This process is a fork: the room is the parent's, and nobody here gives it back.
     Forked,
+}
+
+impl From<NoRoom> for Cause {
+    fn from(why: NoRoom) -> Cause {
+        match why {
+            NoRoom::Closed => Cause::Closed,
+            NoRoom::Forked => Cause::Forked,
+        }
+    }
 }
 
 /// Room for one save. Dropping it tells that the save was answered, and gives the room back if
