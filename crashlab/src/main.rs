@@ -1,0 +1,3 @@
+//! Cuts the power, breaks the disk and starves the process under ringseal. See the README beside it.
+
+fn main() {}
