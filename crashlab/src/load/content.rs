@@ -1,0 +1,98 @@
+//! What a version of a file holds: bytes that tell which version they are, and whether they are whole.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A version of a file: its number, one for each change of a run, and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Version {
+    pub(crate) number: u32,
+    pub(crate) bytes: u32,
+}
+
+impl Version {
+    /// The version's bytes, in the file of this path.
+    pub(crate) fn content(self, path: &str) -> Vec<u8> {
+        let mut content = head(path, self.number, self.bytes).into_bytes();
+        let mut random = fastrand::Rng::with_seed(u64::from(self.number) << 32 | hash(path));
+        content.truncate(self.bytes as usize);
+        let filler = self.bytes as usize - content.len();
+        content.extend(std::iter::repeat_with(|| random.alphanumeric() as u8).take(filler));
+        content
+    }
+}
+
+fn head(path: &str, number: u32, bytes: u32) -> String {
+    format!("{path} {number} {bytes} ")
+}
+
+fn hash(path: &str) -> u64 {
+    path.bytes().fold(5381, |hash, byte| (hash * 33 + u64::from(byte)) & 0xffff_ffff)
+}
+
+/// What was found in a file's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    /// A file of no bytes, which some version may be.
+    Empty,
+    Version(u32),
+    /// A directory.
+    Directory,
+    /// No version is like this.
+    Torn(String),
+}
+
+impl Found {
+    /// Which version of the file of this path is it?
+    pub(crate) fn of(path: &str, content: &[u8]) -> Found {
+        if content.is_empty() {
+            return Found::Empty;
+        }
+        let text = String::from_utf8_lossy(&content[..content.len().min(200)]);
+        let version = text.strip_prefix(path).and_then(|rest| {
+            let mut words = rest.split_ascii_whitespace();
+            Some(Version { number: words.next()?.parse().ok()?, bytes: words.next()?.parse().ok()? })
+        });
+        match version {
+            Some(version) if version.content(path) == content => Found::Version(version.number),
+            _ => {
+                let zeros = content.iter().filter(|byte| **byte == 0).count();
+                let start: String = text.chars().take(40).collect();
+                Found::Torn(format!("{} bytes, {zeros} of them 0: {start:?}", content.len()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Found::Nothing => f.write_str("nothing"),
+            Found::Empty => f.write_str("an empty file"),
+            Found::Version(number) => write!(f, "version {number}"),
+            Found::Directory => f.write_str("a directory"),
+            Found::Torn(what) => write!(f, "no version: {what}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_known_by_its_bytes_and_a_torn_one_is_none() {
+        let version = Version { number: 7, bytes: 5000 };
+        let content = version.content("a/state.json");
+        assert_eq!(content.len(), 5000);
+        assert_eq!(Found::of("a/state.json", &content), Found::Version(7));
+        assert!(matches!(Found::of("b/state.json", &content), Found::Torn(_)));
+        assert!(matches!(Found::of("a/state.json", &content[..4096]), Found::Torn(_)));
+        let mut torn = content.clone();
+        torn[4096..].fill(0);
+        assert!(matches!(Found::of("a/state.json", &torn), Found::Torn(_)));
+        assert_eq!(Found::of("a/state.json", &[]), Found::Empty);
+    }
+}

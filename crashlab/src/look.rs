@@ -1,0 +1,129 @@
+//! What a filesystem holds after a power cut or a fault: recovered as a runtime would, and read.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use ringseal::{Freshness, StateStore};
+
+use crate::load::Load;
+use crate::load::content::Found;
+use crate::load::run::store_options;
+use crate::load::script::ROOT;
+use crate::promise::Contents;
+
+/// The store's own directory.
+const OWN: &str = ".ringseal";
+
+/// Recovers as a runtime does when it starts, and does no more.
+pub(crate) fn recover(load: &Load, directory: &Path) -> Result<()> {
+    if load.shape.is_store() {
+        store_options().open_blocking(directory.join(ROOT))?.close_blocking()?;
+        return Ok(());
+    }
+    for holder in directories(directory)? {
+        ringseal::recover(&holder)?;
+    }
+    Ok(())
+}
+
+/// Everything below the load's directory, by its path there, before or after the recovery; what is broken in
+/// itself is told.
+pub(crate) fn look(load: &Load, directory: &Path) -> Result<Vec<(Contents, Vec<String>)>> {
+    if load.shape.is_store() {
+        return Ok(vec![through_store(directory)?]);
+    }
+    // A writer's files need no recovery.
+    let before = files(directory, true)?;
+    recover(load, directory)?;
+    let after = files(directory, false)?;
+    Ok(vec![(before, Vec::new()), (after, Vec::new())])
+}
+
+/// Opens the store, compares what it says with what the files say, and closes it.
+fn through_store(directory: &Path) -> Result<(Contents, Vec<String>)> {
+    let root = directory.join(ROOT);
+    let store = store_options().open_blocking(&root).context("the store does not open")?;
+    let mut broken = Vec::new();
+    for hidden in &store.recovery().not_visible {
+        broken.push(format!("{} was not placed: errno {}", hidden.path.display(), hidden.errno));
+    }
+    let found = files(directory, false)?;
+    broken.extend(differing(&store, &found)?);
+    store.close_blocking().context("the store does not close")?;
+    let reader = store_options().open_read_only(&root)?;
+    match reader.freshness()? {
+        Freshness::Current => {}
+        other => broken.push(format!("after the store was closed its files are {other:?}")),
+    }
+    let again = files(directory, false)?;
+    if again != found {
+        broken.push("closing the store has changed files".to_owned());
+    }
+    Ok((found, broken))
+}
+
+fn differing(store: &StateStore, found: &Contents) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    let suffix = format!("/{}", store.state_name());
+    for (path, there) in found.iter().filter(|(path, _)| path.ends_with(&suffix)) {
+        let id = path.split('/').nth(1).ok_or_else(|| anyhow!("{path} is no container's"))?;
+        let loaded = store.load_bytes_blocking(id)?;
+        let loaded = loaded.map_or(Found::Nothing, |bytes| Found::of(path, &bytes));
+        if loaded != *there {
+            broken.push(format!("{path}: {there}, but the store loads {loaded}"));
+        }
+    }
+    Ok(broken)
+}
+
+/// The files below a directory, and below a store's root the directories. `temps`: temporary files may be there.
+fn files(directory: &Path, temps: bool) -> Result<Contents> {
+    let mut found = Contents::new();
+    for holder in directories(directory)? {
+        let of_temps = match temps {
+            true => ringseal::leftovers(&holder)?,
+            false => Vec::new(),
+        };
+        let below = below(directory, &holder);
+        if below.starts_with(ROOT) && below != ROOT {
+            found.insert(format!("{below}/"), Found::Directory);
+        }
+        for entry in fs::read_dir(&holder)? {
+            let path = entry?.path();
+            let is_temp = of_temps.iter().any(|temp| temp.path == path);
+            if path.is_dir() || is_temp {
+                continue;
+            }
+            let name = self::below(directory, &path);
+            let there = match fs::read(&path) {
+                Ok(content) => Found::of(name.trim_end_matches(".previous"), &content),
+                Err(error) => Found::Torn(error.to_string()),
+            };
+            found.insert(name, there);
+        }
+    }
+    Ok(found)
+}
+
+/// The directory and all below it, but for the store's own and what the filesystem has put there.
+fn directories(top: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    let mut all = vec![top.to_owned()];
+    let mut at = 0;
+    while at < all.len() {
+        for entry in fs::read_dir(&all[at])? {
+            let entry = entry?;
+            let is_foreign = [OWN, "lost+found"].iter().any(|name| entry.file_name() == *name);
+            if entry.file_type()?.is_dir() && !is_foreign {
+                all.push(entry.path());
+            }
+        }
+        at += 1;
+    }
+    Ok(all)
+}
+
+fn below(top: &Path, path: &Path) -> String {
+    path.strip_prefix(top).unwrap_or(path).to_string_lossy().into_owned()
+}

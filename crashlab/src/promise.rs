@@ -1,0 +1,315 @@
+//! What was promised, and whether what is found keeps it. Pure: from the notes of a load to what may be there.
+
+use std::collections::BTreeMap;
+
+use crate::load::content::Found;
+use crate::load::note::{Asked, Change, How, Kind, Note, previous};
+
+/// All that was said up to a moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Said {
+    /// The first versions, asked for and answered before everything else.
+    first: Vec<Change>,
+    operations: BTreeMap<u32, Operation>,
+    wrong: Vec<String>,
+    notes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Operation {
+    asked: Asked,
+    asked_at: usize,
+    answer: Option<(usize, Vec<How>)>,
+}
+
+/// A change of a path that may be what is found there.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a> {
+    change: &'a Change,
+    /// `None`: it was there before the load.
+    operation: Option<&'a Operation>,
+    at: usize,
+}
+
+/// A path and what is there.
+pub(crate) type Contents = BTreeMap<String, Found>;
+
+impl Said {
+    pub(crate) fn new(first: Vec<Change>) -> Said {
+        Said { first, ..Said::default() }
+    }
+
+    /// Takes the next note.
+    pub(crate) fn hear(&mut self, note: Note) {
+        self.notes += 1;
+        let at = self.notes;
+        match note {
+            Note::Asked(asked) => {
+                let operation = Operation { asked, asked_at: at, answer: None };
+                self.operations.insert(operation.asked.operation, operation);
+            }
+            Note::Answered { operation, how } => {
+                if let Some(operation) = self.operations.get_mut(&operation) {
+                    operation.answer = Some((at, how));
+                }
+            }
+            Note::Wrong(what) => self.wrong.push(what),
+        }
+    }
+
+    /// The answers, counted: durable, unchanged, neither.
+    pub(crate) fn answers(&self) -> [u64; 3] {
+        let mut count = [0; 3];
+        for how in self.operations.values().filter_map(|o| o.answer.as_ref()).flat_map(|a| &a.1) {
+            match how {
+                How::Durable { .. } | How::Overtaken { .. } => count[0] += 1,
+                How::Unchanged => count[1] += 1,
+                How::Unknown | How::Visible => count[2] += 1,
+                How::NotAsked => {}
+            }
+        }
+        count
+    }
+
+    /// What is broken in what was found; empty is good. `cut`: the power was cut, so that what was only visible
+    /// may be gone or torn.
+    pub(crate) fn broken_by(&self, found: &Contents, cut: bool) -> Vec<String> {
+        let mut broken = self.wrong.clone();
+        broken.extend(self.created_twice());
+        let paths = self.candidates();
+        let mut explained: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
+        for (path, candidates) in &paths {
+            let there = found.get(*path).unwrap_or(&Found::Nothing);
+            if cut && candidates.iter().any(|candidate| candidate.is_atomic()) && !path.ends_with('/') {
+                continue;
+            }
+            let like: Vec<_> = candidates.iter().copied().filter(|it| it.is_like(there)).collect();
+            let may_be: Vec<_> =
+                like.iter().copied().filter(|it| it.may_be_there(candidates)).collect();
+            if may_be.is_empty() {
+                broken.push(self.explain(path, there, &like, candidates));
+            }
+            explained.insert(path, may_be);
+        }
+        broken.extend(self.torn(&explained));
+        broken.extend(self.kept(found));
+        let known = |path: &str| {
+            let is_previous = |of: &&str| previous(of) == path;
+            paths.contains_key(path) || paths.keys().any(|of| is_previous(of))
+        };
+        for (path, there) in found.iter().filter(|(path, _)| !known(path)) {
+            broken.push(format!("{path}: {there}, which nobody asked for"));
+        }
+        broken
+    }
+
+    /// Every change of every path, the first one too.
+    fn candidates(&self) -> BTreeMap<&str, Vec<Candidate<'_>>> {
+        let mut paths: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
+        for change in &self.first {
+            let first = Candidate { change, operation: None, at: 0 };
+            paths.entry(&change.path).or_default().push(first);
+        }
+        for operation in self.operations.values() {
+            for (at, change) in operation.asked.changes.iter().enumerate() {
+                let path = paths.entry(&change.path).or_default();
+                if path.is_empty() {
+                    path.push(Candidate::NOTHING);
+                }
+                path.push(Candidate { change, operation: Some(operation), at });
+            }
+        }
+        paths
+    }
+
+    fn explain(
+        &self,
+        path: &str,
+        there: &Found,
+        like: &[Candidate<'_>],
+        all: &[Candidate<'_>],
+    ) -> String {
+        let why = match like.first() {
+            None => "which was never asked for".to_owned(),
+            Some(one) if one.is_unchanged() => "which was answered as unchanged".to_owned(),
+            Some(one) => {
+                let newer = all.iter().find(|other| other.is_durable() && one.is_before(other));
+                let newer = newer.map(|newer| newer.name()).unwrap_or_default();
+                format!("but {newer} was acknowledged")
+            }
+        };
+        format!("{path}: {there}, {why}")
+    }
+
+    /// Transactions of which a part is there, and a part is not.
+    fn torn(&self, explained: &BTreeMap<&str, Vec<Candidate<'_>>>) -> Vec<String> {
+        let mut torn = Vec::new();
+        for operation in self.operations.values().filter(|operation| operation.asked.whole) {
+            let number = operation.asked.operation;
+            let of = |change: &Change| explained.get(change.path.as_str());
+            let is_this = |it: &Candidate<'_>| it.number() == Some(number);
+            let shown = operation.asked.changes.iter().find(|change| {
+                of(change).is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
+            });
+            let lacking = operation.asked.changes.iter().enumerate().find(|(at, change)| {
+                let this = Candidate { change, operation: Some(operation), at: *at };
+                of(change).is_some_and(|may_be| {
+                    !may_be.is_empty() && may_be.iter().all(|it| it.is_before(&this))
+                })
+            });
+            if let (Some(shown), Some((_, lacking))) = (shown, lacking) {
+                torn.push(format!(
+                    "operation {number} is torn: {} has it, {} has not",
+                    shown.path, lacking.path
+                ));
+            }
+        }
+        torn
+    }
+
+    /// The previous version stands beside the new one, and is never newer than it.
+    fn kept(&self, found: &Contents) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (path, candidates) in self.candidates() {
+            let keeps = |it: &Candidate<'_>| {
+                it.operation.is_some_and(|o| o.asked.kind == Kind::KeepPrevious)
+            };
+            if !candidates.iter().any(keeps) {
+                continue;
+            }
+            let at = |path: &str| found.get(path).unwrap_or(&Found::Nothing).clone();
+            let (new, old) = (at(path), at(&previous(path)));
+            // One thread saves them, so their order is that of the candidates. What failed was never there.
+            let versions: Vec<&Candidate<'_>> =
+                candidates.iter().filter(|it| !it.is_unchanged()).collect();
+            let is_good = versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(|(place, _)| {
+                // The first version has none before it.
+                let is_first = place == 0 && old == Found::Nothing;
+                let row = &versions[place.saturating_sub(1)..=place];
+                // Of versions whose fate is not known any may be missing in the row.
+                let mut before = versions[..=place].iter();
+                is_first
+                    || row.iter().any(|it| it.is_like(&old))
+                    || before.any(|it| it.is_like(&old) && it.is_followed_by_doubt(&versions))
+            });
+            if !is_good {
+                broken.push(format!("{}: {old}, beside {new}", previous(path)));
+            }
+        }
+        broken
+    }
+
+    /// Two that create a file cannot both have done so, unless it was removed in between.
+    fn created_twice(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (path, candidates) in self.candidates() {
+            for new in candidates.iter().filter(|it| it.is_creation() && it.is_durable()) {
+                let older = candidates.iter().find(|older| {
+                    older.change.to.is_some() && older.is_durable() && older.is_before(new)
+                });
+                if let Some(older) = older {
+                    let (new, older) = (new.name(), older.name());
+                    broken.push(format!("{path}: {new} was to be a new file, but {older} was there"));
+                }
+            }
+        }
+        broken
+    }
+}
+
+impl<'a> Candidate<'a> {
+    /// What is there before anything is: nothing.
+    const NOTHING: Candidate<'static> = {
+        static NOTHING: Change = Change { path: String::new(), to: None };
+        Candidate { change: &NOTHING, operation: None, at: 0 }
+    };
+
+    fn number(&self) -> Option<u32> {
+        self.operation.map(|operation| operation.asked.operation)
+    }
+
+    fn name(&self) -> String {
+        match (self.change.to, self.number()) {
+            (Some(version), Some(number)) => format!("version {} (operation {number})", version.number),
+            (None, Some(number)) => format!("the removal (operation {number})"),
+            (_, None) => "the first version".to_owned(),
+        }
+    }
+
+    fn how(&self) -> Option<How> {
+        let (_, how) = self.operation?.answer.as_ref()?;
+        how.get(self.at).copied()
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.operation.is_some_and(|operation| operation.asked.kind == Kind::Atomic)
+    }
+
+    fn is_creation(&self) -> bool {
+        self.operation.is_some_and(|operation| operation.asked.kind == Kind::CreateNew)
+    }
+
+    /// The library said that a power cut leaves this one, or a later one.
+    fn is_durable(&self) -> bool {
+        match self.operation {
+            None => true,
+            Some(_) if self.is_atomic() => false,
+            Some(_) => matches!(self.how(), Some(How::Durable { .. } | How::Overtaken { .. })),
+        }
+    }
+
+    /// The library said that this one is not there.
+    fn is_unchanged(&self) -> bool {
+        // A directory that was made for a save that failed is not taken away.
+        let is_directory = self.change.path.ends_with('/') && self.change.to.is_some();
+        match self.how() {
+            Some(How::Unchanged) => !is_directory,
+            Some(How::NotAsked) => true,
+            _ => false,
+        }
+    }
+
+    fn is_like(&self, found: &Found) -> bool {
+        match (found, self.change.to) {
+            (Found::Nothing, to) => to.is_none(),
+            (Found::Empty, Some(version)) => version.bytes == 0,
+            (Found::Version(number), Some(version)) => version.number == *number,
+            (Found::Directory, Some(_)) => self.change.path.ends_with('/'),
+            _ => false,
+        }
+    }
+
+    fn may_be_there(&self, all: &[Candidate<'_>]) -> bool {
+        !self.is_unchanged() && !all.iter().any(|newer| newer.is_durable() && self.is_before(newer))
+    }
+
+    /// Was this one certainly accepted before the other?
+    fn is_before(&self, other: &Candidate<'_>) -> bool {
+        let (Some(this), Some(that)) = (self.operation, other.operation) else {
+            return self.operation.is_none() && other.operation.is_some();
+        };
+        if this.asked.operation == that.asked.operation {
+            return self.at < other.at;
+        }
+        if this.answer.as_ref().is_some_and(|(at, _)| *at < that.asked_at) {
+            return true;
+        }
+        let order = |it: &Candidate<'_>| match it.how() {
+            Some(How::Durable { order }) if order.1 > 0 => Some(order),
+            _ => None,
+        };
+        match (order(self), order(other)) {
+            (Some(this), Some(that)) => this.0 == that.0 && this.1 < that.1,
+            _ => false,
+        }
+    }
+
+    /// Are there versions behind this one whose fate is not known?
+    fn is_followed_by_doubt(&self, versions: &[&Candidate<'_>]) -> bool {
+        let behind = versions.iter().filter(|other| self.is_before(other));
+        behind.clone().any(|other| matches!(other.how(), Some(How::Unknown)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
