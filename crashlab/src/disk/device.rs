@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::filesystem::Filesystem;
-use super::recorder::Disk;
 use super::sys;
 
 /// So long is waited for somebody else who still holds a device or mount: a killed process lets go
@@ -56,28 +55,38 @@ pub(super) fn detach(path: &Path) {
     let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
 }
 
+/// What can stand behind a loop device.
+pub trait Backing {
+    /// Whether the device goes past the page cache, with several requests at once.
+    const DIRECT: bool;
+
+    fn open(&self) -> io::Result<File>;
+
+    /// What the kernel calls it.
+    fn name(&self) -> String;
+}
+
 /// A loop device over a disk; dropped, it is free again. Unmount first what is mounted from it.
 #[derive(Debug)]
 pub struct Device {
     path: PathBuf,
-    backing: PathBuf,
+    backing: String,
     open: Option<File>,
 }
 
 impl Device {
-    /// Attaches a loop device, with direct I/O.
-    pub fn attach(disk: &Disk) -> io::Result<Device> {
+    pub fn attach<B: Backing>(disk: &B) -> io::Result<Device> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         let control = options.open("/dev/loop-control")?;
-        let backing = options.open(disk.file())?;
+        let backing = disk.open()?;
         let mut attempts = 0;
         loop {
             let path = PathBuf::from(format!("/dev/loop{}", sys::free_loop(&control)?));
             let open = options.open(&path)?;
-            match sys::configure_loop(&open, &backing) {
+            match sys::configure_loop(&open, &backing, B::DIRECT) {
                 Ok(()) => {
-                    return Ok(Device { path, backing: disk.file().into(), open: Some(open) });
+                    return Ok(Device { path, backing: disk.name(), open: Some(open) });
                 }
                 // Somebody else was quicker.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempts < 10_000 => {
@@ -122,7 +131,7 @@ impl Device {
         let name = self.path.file_name().unwrap_or_default();
         let file = Path::new("/sys/block").join(name).join("loop/backing_file");
         std::fs::read_to_string(file)
-            .is_ok_and(|backing| Path::new(backing.trim_end_matches('\n')) == self.backing)
+            .is_ok_and(|backing| backing.trim_end_matches('\n') == self.backing)
     }
 }
 
@@ -156,7 +165,8 @@ impl Mounted {
         unmount(&self.path)?;
         self.mounted = false;
         if self.btrfs {
-            sys::btrfs_forget()?;
+            // If it can't, the next mount tries again.
+            let _ = sys::btrfs_forget();
         }
         Ok(())
     }
@@ -178,7 +188,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if self.mounted && self.end().is_err() && self.mounted {
+        if self.mounted && self.end().is_err() {
             detach(&self.path);
         }
     }

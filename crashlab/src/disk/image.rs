@@ -13,7 +13,7 @@ pub const PAGE: usize = 4096;
 /// Pages in one leaf of the table: about the root of the number of pages of the disks used here.
 const LEAF: usize = 128;
 
-type Page = Arc<[u8; PAGE]>;
+pub(super) type Page = Arc<[u8; PAGE]>;
 
 #[derive(Clone)]
 struct Leaf([Option<Page>; LEAF]);
@@ -111,7 +111,7 @@ impl Image {
     }
 
     /// The pages that were written, with their offsets.
-    fn pages(&self) -> impl Iterator<Item = (u64, &Page)> {
+    pub(super) fn pages(&self) -> impl Iterator<Item = (u64, &Page)> {
         self.leaves.iter().enumerate().flat_map(|(number, leaf)| {
             let pages = leaf.iter().flat_map(|leaf| leaf.0.iter().enumerate());
             pages.filter_map(move |(place, page)| {
@@ -133,17 +133,20 @@ impl Image {
 
     /// From a file; its holes, and pages of zeros, cost nothing.
     pub fn read_from(path: &Path) -> io::Result<Image> {
-        let file = File::open(path)?;
+        Image::read_file(&File::open(path)?)
+    }
+
+    pub(super) fn read_file(file: &File) -> io::Result<Image> {
         let mut image = Image::new(file.metadata()?.len());
         let mut buffer = vec![0; LEAF * PAGE];
         let mut at = 0;
         loop {
-            let data = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
                 Ok(data) => data / PAGE as u64 * PAGE as u64,
                 Err(Errno::NXIO) => return Ok(image),
                 Err(error) => return Err(error.into()),
             };
-            let hole = rustix::fs::seek(&file, SeekFrom::Hole(data.max(at)))?;
+            let hole = rustix::fs::seek(file, SeekFrom::Hole(data.max(at)))?;
             at = data;
             while at < hole {
                 let count = buffer.len().min((hole - at) as usize);

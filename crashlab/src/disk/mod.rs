@@ -12,15 +12,17 @@ mod filesystem;
 mod image;
 mod recorder;
 mod server;
+mod slate;
 mod sys;
 mod tape;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use device::{Device, Mounted, enter_private_mounts};
+pub use device::{Backing, Device, Mounted, enter_private_mounts};
 pub use filesystem::Filesystem;
 pub use image::Image;
 pub use recorder::{Disk, Fault, Hit, Kind, Latency, Requests};
+pub use slate::Slate;
 pub use tape::{Cut, Event, Kept, Tape};
 pub use walk::Walk;

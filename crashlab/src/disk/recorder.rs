@@ -1,12 +1,13 @@
 //! The recording disk: a FUSE filesystem which serves one file from memory and writes down, in one
 //! order, what came in, what was answered, and what was said meanwhile.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
-use super::device;
+use super::device::{self, Backing};
 use super::image::Image;
 use super::server::Server;
 use super::sys;
@@ -226,6 +227,18 @@ impl Disk {
         let mut state = self.state();
         state.fault = None;
         state.hit
+    }
+}
+
+impl Backing for Disk {
+    const DIRECT: bool = true;
+
+    fn open(&self) -> io::Result<File> {
+        File::options().read(true).write(true).open(&self.file)
+    }
+
+    fn name(&self) -> String {
+        self.file.display().to_string()
     }
 }
 

@@ -36,13 +36,14 @@ pub fn free_loop(control: &File) -> io::Result<i32> {
     done(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })
 }
 
-/// Puts `backing` behind a free loop device, past the page cache, until nobody has the device open.
-pub fn configure_loop(device: &File, backing: &File) -> io::Result<()> {
+/// Puts `backing` behind a free loop device until nobody has the device open; past the page cache
+/// and several requests at once, if `direct`.
+pub fn configure_loop(device: &File, backing: &File, direct: bool) -> io::Result<()> {
     let config = LoopConfig {
         fd: backing.as_raw_fd() as u32,
         block_size: 512,
         info_before_flags: [0; 52],
-        flags: LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR,
+        flags: LO_FLAGS_AUTOCLEAR | if direct { LO_FLAGS_DIRECT_IO } else { 0 },
         info_after_flags: [0; 176],
         reserved: [0; 8],
     };
