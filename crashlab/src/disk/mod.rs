@@ -1,0 +1,28 @@
+//! A disk that writes down what happens to it, and shows what a power cut could have left on it.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "the laboratory's other parts use it"
+)]
+
+mod device;
+mod filesystem;
+mod image;
+mod recorder;
+mod server;
+mod slate;
+mod sys;
+mod tape;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use device::{Backing, Device, Mounted, enter_private_mounts};
+pub use filesystem::Filesystem;
+pub use image::Image;
+pub use recorder::{Disk, Fault, Hit, Kind, Latency, Requests};
+pub use slate::Slate;
+pub use tape::{Cut, Event, Kept, Tape};
+pub use walk::Walk;
