@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use ringseal::{Freshness, StateStore};
 
+use crate::condition::FILLER;
 use crate::load::Load;
 use crate::load::content::Found;
 use crate::load::run::store_options;
@@ -93,7 +94,7 @@ fn files(directory: &Path, temps: bool) -> Result<Contents> {
         for entry in fs::read_dir(&holder)? {
             let path = entry?.path();
             let is_temp = of_temps.iter().any(|temp| temp.path == path);
-            if path.is_dir() || is_temp {
+            if path.is_dir() || is_temp || path.ends_with(FILLER) {
                 continue;
             }
             let name = self::below(directory, &path);

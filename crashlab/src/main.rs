@@ -1,13 +1,129 @@
 //! Cuts the power, breaks the disk and starves the process under ringseal. See the README beside it.
 
+mod bench;
+mod bugs;
+mod condition;
+mod crew;
+mod cuts;
+mod disk;
+mod errors;
+mod figures;
+mod inputs;
+mod limits;
 mod load;
 mod look;
+mod options;
+mod over;
 mod promise;
-#[path = "../../tests/support/seccomp.rs"]
-mod seccomp;
+mod quote;
+mod report;
+mod stops;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
-/// Why something that a room needs cannot be had here.
-#[derive(Debug)]
-pub struct Skipped(pub String);
+use std::process::ExitCode;
 
-fn main() {}
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::disk::Filesystem;
+use crate::figures::Figures;
+use crate::options::{Command, Options, Room, Size};
+use crate::report::Report;
+use crate::stops::Stop;
+
+fn main() -> ExitCode {
+    match carry_out(Options::parse().command) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(broken) => {
+            eprintln!("{broken} broken");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("ringseal-crashlab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How much was found broken.
+fn carry_out(command: Command) -> Result<u64> {
+    match command {
+        Command::Load { load, directory, notes, condition } => {
+            bench::be_load(&load, &directory, &notes, &condition).map(|()| 0)
+        }
+        Command::Recovery { load, directory } => bench::be_recovery(&load, &directory).map(|()| 0),
+        Command::Bug { name } => bugs::be_search(&name).map(|()| 0),
+        Command::Quote { figures, documents } => {
+            quote::into(&Figures::read(&figures)?, &documents).map(|()| 0)
+        }
+        Command::OneRoom(room) => {
+            let (room, size) = room.split();
+            in_private(|| one_room(room, &size))
+        }
+        Command::All(size) => in_private(|| {
+            let rooms = [Room::Cuts, Room::Errors, Room::Stops, Room::Limits, Room::Inputs];
+            rooms.into_iter().map(|room| one_room(room, &size)).sum()
+        }),
+    }
+}
+
+/// In a mount namespace of this process's own, so that nothing is left mounted whatever becomes of it.
+fn in_private(work: impl FnOnce() -> Result<u64>) -> Result<u64> {
+    disk::enter_private_mounts().context("the laboratory has to be root, to mount filesystems")?;
+    work()
+}
+
+fn one_room(room: Room, size: &Size) -> Result<u64> {
+    let report = Report;
+    let mut figures = Figures::here();
+    for filesystem in size.filesystems(room)? {
+        in_room(room, filesystem, size, &report, &mut figures)?;
+    }
+    match room {
+        Room::Inputs => figures.inputs = inputs::run_all(size, &report)?,
+        Room::Bugs => figures.bugs = bugs::run(&size.only, &report)?,
+        _ => {}
+    }
+    if let Some(path) = &size.figures {
+        figures.add_to(path)?;
+    }
+    figures.print();
+    Ok(figures.broken())
+}
+
+fn in_room(
+    room: Room,
+    filesystem: &'static Filesystem,
+    size: &Size,
+    report: &Report,
+    figures: &mut Figures,
+) -> Result<()> {
+    let (name, seed) = (filesystem.name.to_owned(), size.seed);
+    report.say(&format!("{room:?} on {name}, seed {seed}"));
+    match room {
+        Room::Cuts => {
+            let done = cuts::run(filesystem, size.cuts(), seed, report)?;
+            figures.cuts.insert(name, done);
+        }
+        Room::Errors => {
+            let done = errors::run(filesystem, size.every(), seed, report)?;
+            figures.errors.insert(name, done);
+        }
+        Room::Stops => {
+            if filesystem.can_shut_down() {
+                let times = size.shutdowns();
+                let done = stops::run(filesystem, Stop::Filesystem, times, seed, report)?;
+                figures.shutdowns.insert(name.clone(), done);
+            }
+            let done = stops::run(filesystem, Stop::Process, size.kills(), seed, report)?;
+            figures.kills.insert(name, done);
+        }
+        Room::Limits => {
+            let done = limits::run(filesystem, size.fineness(), seed, report)?;
+            figures.limits.insert(name, done);
+        }
+        Room::Inputs | Room::Bugs => {}
+    }
+    Ok(())
+}

@@ -91,6 +91,11 @@ impl Filesystem {
         ALL
     }
 
+    /// Has it FS_IOC_SHUTDOWN?
+    pub fn can_shut_down(&self) -> bool {
+        self.kind != "btrfs"
+    }
+
     pub fn by_name(name: &str) -> Option<&'static Filesystem> {
         ALL.iter().find(|filesystem| filesystem.name == name)
     }

@@ -1,11 +1,6 @@
 //! A disk that writes down what happens to it, and shows what a power cut could have left on it.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "the laboratory's other parts use it"
-)]
+#![allow(unreachable_pub, reason = "a part of its own, which knows nothing of the laboratory")]
 
 mod device;
 mod filesystem;

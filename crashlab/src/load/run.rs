@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::thread::Builder;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,9 +13,10 @@ use ringseal::{
     StoreOptions, Target, Writer,
 };
 
-use super::note::{Asked, How, Kind, Note, previous};
+use super::note::{Asked, Change, How, Kind, Note, previous};
 use super::script::{OTHER, ROOT, Script, Step, Way};
 use super::{Door, Load};
+use crate::condition::{Call, Condition};
 
 /// How the load's store is opened, by whoever opens it.
 pub(crate) fn store_options() -> StoreOptions {
@@ -41,18 +43,27 @@ pub(crate) fn prepare(load: &Load, directory: &Path) -> Result<()> {
 }
 
 /// Carries a load out in a directory, and tells it to a file.
-pub(crate) fn run(load: &Load, directory: &Path, notes: &Path) -> Result<()> {
-    if matches!(load.door, Door::ThreadsByFile | Door::RingByFile) {
-        crate::seccomp::deny(&[libc::SYS_syncfs], libc::EPERM)
-            .map_err(|why| anyhow::anyhow!("syncfs cannot be denied: {}", why.0))?;
-    }
+pub(crate) fn run(
+    load: &Load,
+    directory: &Path,
+    notes: &Path,
+    condition: &Condition,
+) -> Result<()> {
     let script = Script::of(load);
     let teller = Teller { notes: OpenOptions::new().write(true).open(notes)? };
+    if matches!(load.door, Door::ThreadsByFile | Door::RingByFile) {
+        Condition::Deny { call: Call::Syncfs, errno: libc::EPERM }.enter(directory)?;
+    }
+    let _held = condition.enter(directory)?;
     let doer = Doer::new(load, directory, teller)?;
     std::thread::scope(|scope| {
         for (thread, steps) in script.threads.iter().enumerate() {
             let doer = &doer;
-            scope.spawn(move || steps.iter().for_each(|step| doer.carry_out(thread, step)));
+            let work = move || steps.iter().for_each(|step| doer.carry_out(thread, step));
+            // Where there can be no more threads, one after the other.
+            if Builder::new().spawn_scoped(scope, work).is_err() {
+                work();
+            }
         }
     });
     doer.end();
@@ -127,7 +138,7 @@ impl Doer {
     }
 
     fn by_plain_functions(&self, asked: &Asked) -> Vec<How> {
-        let save = |change: &super::note::Change| {
+        let save = |change: &Change| {
             let version = change.to.unwrap_or_else(|| unreachable!("no plain function removes"));
             let path = self.directory.join(&change.path);
             let saved = options(asked, &change.path).replace(&path, version.content(&change.path));
@@ -159,7 +170,7 @@ impl Doer {
         answers.into_iter().map(how).collect()
     }
 
-    fn request(&self, asked: &Asked, change: &super::note::Change) -> Request {
+    fn request(&self, asked: &Asked, change: &Change) -> Request {
         let content = change.to.map(|version| version.content(&change.path)).unwrap_or_default();
         let target = Target::from(&self.directory.join(&change.path));
         Request::new(target, content).with(options(asked, &change.path))

@@ -1,0 +1,321 @@
+//! A place to try things at: a disk of its own with a filesystem, on which a load runs and is looked at after.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, bail};
+use tempfile::TempDir;
+
+use crate::condition::{Condition, FILLER};
+use crate::disk::{Backing, Device, Disk, Event, Filesystem, Image, Latency, Mounted, Slate, Tape};
+use crate::load::note::Note;
+use crate::load::run::prepare;
+use crate::load::script::Script;
+use crate::load::{Load, run};
+use crate::look;
+use crate::promise::Said;
+
+/// A child that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Bench {
+    pub(crate) filesystem: &'static Filesystem,
+    formatted: Image,
+    pub(crate) disk: Disk,
+    /// Where disks are only looked at.
+    slate: Slate,
+    at: TempDir,
+    prepared: Option<(Load, Image)>,
+}
+
+/// What a load did to a disk.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) load: Load,
+    pub(crate) base: Image,
+    pub(crate) tape: Tape,
+}
+
+impl Bench {
+    pub(crate) fn new(filesystem: &'static Filesystem) -> Result<Bench> {
+        Bench::of_size(filesystem, filesystem.size)
+    }
+
+    pub(crate) fn of_size(filesystem: &'static Filesystem, bytes: u64) -> Result<Bench> {
+        let formatted = filesystem.formatted_with_size(bytes).context(filesystem.name)?;
+        let disk = Disk::new(formatted.clone()).context("no FUSE disk")?;
+        let at = tempfile::Builder::new().prefix("crashlab-mount-").tempdir()?;
+        let slate = Slate::new().context("no disk in memory")?;
+        Ok(Bench { filesystem, formatted, disk, slate, at, prepared: None })
+    }
+
+    /// The disk as a load finds it.
+    fn prepared(&mut self, load: &Load) -> Result<Image> {
+        if let Some((of, image)) = &self.prepared {
+            if of == load {
+                return Ok(image.clone());
+            }
+        }
+        self.disk.load(self.formatted.clone());
+        let (device, mounted) = self.mount(&self.disk)?;
+        prepare(load, mounted.path())?;
+        mounted.unmount()?;
+        drop(device);
+        let image = self.disk.image();
+        self.prepared = Some((*load, image.clone()));
+        Ok(image)
+    }
+
+    fn mount(&self, disk: &impl Backing) -> Result<(Device, Mounted)> {
+        let device = Device::attach(disk).context("attach")?;
+        let mounted = device.mount(self.filesystem, self.at.path()).context("mount")?;
+        Ok((device, mounted))
+    }
+
+    /// Runs a load, and keeps all that came to the disk.
+    pub(crate) fn record(&mut self, load: &Load, latency: Latency) -> Result<Recording> {
+        let image = self.prepared(load)?;
+        self.disk.load(image);
+        let base = self.disk.record(latency);
+        let (device, mounted) = self.mount(&self.disk)?;
+        let mut child = Process::load(load, &mounted, &self.disk, &Condition::None)?;
+        let status = child.wait()?;
+        mounted.unmount()?;
+        drop(device);
+        let tape = self.disk.stop();
+        if !status.success() {
+            bail!("{load}: the load's process ended with {status}");
+        }
+        Ok(Recording { load: *load, base, tape })
+    }
+
+    /// Recovers a disk as a runtime does when it starts, and keeps all that came to the disk meanwhile.
+    pub(crate) fn record_recovery(&mut self, load: &Load, image: Image, latency: Latency) -> Result<Recording> {
+        self.disk.load(image);
+        let base = self.disk.record(latency);
+        let (device, mounted) = self.mount(&self.disk)?;
+        self.disk.note(RECOVERY);
+        let status = Process::recovery(load, mounted.path())?.wait()?;
+        mounted.unmount()?;
+        drop(device);
+        let tape = self.disk.stop();
+        if !status.success() {
+            bail!("{load}: the recovery's process ended with {status}");
+        }
+        Ok(Recording { load: *load, base, tape })
+    }
+
+    /// Looks at a disk that was left by a power cut: what is broken.
+    pub(crate) fn examine(&self, load: &Load, image: &Image, said: &Said) -> Vec<String> {
+        let mounted = self.slate.load(image).map_err(Error::from);
+        let (device, mounted) = match mounted.and_then(|()| self.mount(&self.slate)) {
+            Ok(mounted) => mounted,
+            Err(error) => return vec![format!("the filesystem is lost: {error:#}")],
+        };
+        let broken = examine_mounted(load, mounted.path(), said, true);
+        let unmounted = mounted.unmount();
+        drop(device);
+        match unmounted {
+            Ok(()) => broken,
+            Err(error) => broken.into_iter().chain([format!("unmount: {error}")]).collect(),
+        }
+    }
+
+    /// Runs a load while something happens to it: what is broken after it, and what was answered. `before` is
+    /// called when the filesystem is mounted, `disturb` when the load's process runs. What is left is looked at
+    /// when the disk is sound again and mounted anew, and before that as it is if that is asked for.
+    pub(crate) fn trial(
+        &mut self,
+        load: &Load,
+        condition: &Condition,
+        look: Look,
+        before: impl FnOnce(&Disk),
+        disturb: impl FnOnce(&mut Process, &Mounted) -> Result<()>,
+    ) -> Result<Trial> {
+        let image = self.prepared(load)?;
+        self.disk.load(image);
+        self.disk.record(Latency { max_us: 0, seed: 0 });
+        let (device, mounted) = self.mount(&self.disk)?;
+        before(&self.disk);
+        let mut child = Process::load(load, &mounted, &self.disk, condition)?;
+        let disturbed = disturb(&mut child, &mounted);
+        let ended = child.wait();
+        let hit = self.disk.heal().failed;
+        let tape = self.disk.stop();
+        disturbed?;
+        let said = said(load, &tape.events);
+        let mut broken = Vec::new();
+        match ended {
+            Ok(status) if status.success() => {}
+            Ok(status) if status.signal() == Some(libc::SIGKILL) => {}
+            Ok(status) if condition.is_deadly() && status.signal() == Some(libc::SIGABRT) => {}
+            Ok(status) => broken.push(format!("the load's process ended with {status}")),
+            Err(error) => broken.push(error.to_string()),
+        }
+        if matches!(condition, Condition::Room(_)) {
+            // Where there is no room it may fail, and has to leave everything as it is.
+            let _ = look::recover(load, mounted.path());
+            fs::remove_file(mounted.path().join(FILLER))?;
+        }
+        if look == Look::AsItIs {
+            broken.extend(examine_mounted(load, mounted.path(), &said, false));
+        }
+        // A filesystem that has shut itself down may say so once more.
+        let _ = mounted.unmount();
+        drop(device);
+        broken.extend(self.examine(load, &self.disk.image(), &said));
+        Ok(Trial { broken, answers: said.answers(), hit })
+    }
+
+    /// Keeps a disk for who wants to look at it; the path it is kept at.
+    pub(crate) fn keep(&self, image: &Image, load: &Load, why: &[String]) -> String {
+        let directory = Path::new("target/crashlab");
+        let name = format!("{}-{:?}-{:?}-{}", self.filesystem.name, load.shape, load.door, load.seed);
+        let path = directory.join(&name);
+        let kept = fs::create_dir_all(directory)
+            .and_then(|()| image.save(&path.with_extension("img")))
+            .and_then(|()| fs::write(path.with_extension("txt"), why.join("\n")));
+        match kept {
+            Ok(()) => path.with_extension("img").display().to_string(),
+            Err(error) => format!("not kept: {error}"),
+        }
+    }
+}
+
+/// When a disk is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// As it is, by who comes next, and then mounted anew.
+    AsItIs,
+    /// Mounted anew.
+    Anew,
+}
+
+/// What came of a load that was disturbed.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) broken: Vec<String>,
+    /// Durable, unchanged, unknown.
+    pub(crate) answers: [u64; 3],
+    /// Requests to the disk that failed.
+    pub(crate) hit: u64,
+}
+
+/// The note at which a recovery begins.
+pub(crate) const RECOVERY: &str = "recovery";
+
+/// All that was said, in these events.
+pub(crate) fn said(load: &Load, events: &[Event]) -> Said {
+    let mut said = Said::new(Script::of(load).first);
+    for event in events {
+        if let Event::Note(line) = event {
+            said.hear(Note::parse(line));
+        }
+    }
+    said
+}
+
+/// What is broken below a mounted directory. `cut`: the power was cut, or might have been.
+pub(crate) fn examine_mounted(load: &Load, directory: &Path, said: &Said, cut: bool) -> Vec<String> {
+    let looked = catch_unwind(AssertUnwindSafe(|| look::look(load, directory)));
+    let seen = match looked {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(error)) => return vec![format!("it cannot be recovered: {error:#}")],
+        Err(_) => return vec!["the recovery panicked".to_owned()],
+    };
+    let mut broken = Vec::new();
+    for (found, by_itself) in seen {
+        broken.extend(by_itself);
+        broken.extend(said.broken_by(&found, cut));
+    }
+    broken.dedup();
+    broken
+}
+
+/// A process of this program that is another program's part.
+#[derive(Debug)]
+pub(crate) struct Process {
+    process: Child,
+    began: Instant,
+}
+
+impl Process {
+    /// One that carries a load out.
+    pub(crate) fn load(
+        load: &Load,
+        mounted: &Mounted,
+        disk: &Disk,
+        condition: &Condition,
+    ) -> Result<Process> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg("load")
+            .arg(serde_json::to_string(load)?)
+            .arg(mounted.path())
+            .arg(disk.notes())
+            .arg(serde_json::to_string(condition)?);
+        Process::start(command)
+    }
+
+    fn recovery(load: &Load, directory: &Path) -> Result<Process> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("recovery").arg(serde_json::to_string(load)?).arg(directory);
+        Process::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Process> {
+        let process = command.stdin(Stdio::null()).spawn().context("no child process")?;
+        Ok(Process { process, began: Instant::now() })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        Ok(self.process.kill()?)
+    }
+
+    pub(crate) fn is_over(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
+    }
+
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            if self.began.elapsed() > PATIENCE {
+                self.process.kill()?;
+                self.process.wait()?;
+                bail!("the process hung for {} s", PATIENCE.as_secs());
+            }
+            sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that is still there would keep the disk busy.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the child process does that [`Process::load`] starts.
+pub(crate) fn be_load(load: &str, directory: &Path, notes: &Path, condition: &str) -> Result<()> {
+    let (load, condition): (Load, Condition) =
+        (serde_json::from_str(load)?, serde_json::from_str(condition)?);
+    run::run(&load, directory, notes, &condition)
+}
+
+/// What the child process does that [`Bench::record_recovery`] starts.
+pub(crate) fn be_recovery(load: &str, directory: &Path) -> Result<()> {
+    look::recover(&serde_json::from_str(load)?, directory)
+}

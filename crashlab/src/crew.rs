@@ -1,0 +1,48 @@
+//! Work shared among threads, each at a bench of its own.
+
+use std::sync::Mutex;
+
+use anyhow::{Error, Result};
+
+/// Does every job, in any order, by `workers` threads, each with what `begin` gives it, and hands what comes of it to
+/// `done` one by one. Ends at the first error.
+pub(crate) fn share<J: Send, B, T: Send>(
+    workers: usize,
+    jobs: Vec<J>,
+    begin: impl Fn() -> Result<B> + Sync,
+    work: impl Fn(&mut B, J) -> Result<T> + Sync,
+    mut done: impl FnMut(T) + Send,
+) -> Result<()> {
+    let jobs = Mutex::new(jobs.into_iter());
+    let failed: Mutex<Option<Error>> = Mutex::new(None);
+    let done: Mutex<&mut (dyn FnMut(T) + Send)> = Mutex::new(&mut done);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let ended = (|| -> Result<()> {
+                    let mut bench = begin()?;
+                    loop {
+                        let job = lock(&jobs).next();
+                        let Some(job) = job else { return Ok(()) };
+                        if lock(&failed).is_some() {
+                            return Ok(());
+                        }
+                        let came = work(&mut bench, job)?;
+                        lock(&done)(came);
+                    }
+                })();
+                if let Err(error) = ended {
+                    lock(&failed).get_or_insert(error);
+                }
+            });
+        }
+    });
+    match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn lock<T: ?Sized>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,188 @@
+//! The room of power cuts: loads are recorded below a mounted filesystem, and every disk is looked at that a power
+//! cut could have left; so are those of a cut in the recovery from one.
+
+mod states;
+
+use anyhow::Result;
+
+use crate::bench::{Bench, RECOVERY, Recording};
+use crate::crew;
+use crate::disk::{Event, Filesystem, Image, Latency, Tape, Walk};
+use crate::figures::Cuts;
+use crate::load::Load;
+use crate::load::note::Note;
+use crate::load::script::Script;
+use crate::promise::Said;
+use crate::report::Report;
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Seeds for each shape and door.
+    pub(crate) seeds: u64,
+    /// States of each recording.
+    pub(crate) states: usize,
+    /// Recoveries of each recording, that are recorded and cut too.
+    pub(crate) recoveries: usize,
+    /// States of each recovery.
+    pub(crate) states_of_recovery: usize,
+}
+
+/// What came of a recording.
+#[derive(Debug, Default)]
+struct Done {
+    states: u64,
+    recovery_states: u64,
+    recoveries: u64,
+    broken: Vec<String>,
+}
+
+/// Cuts the power of a filesystem.
+pub(crate) fn run(
+    filesystem: &'static Filesystem,
+    size: Size,
+    first_seed: u64,
+    report: &Report,
+) -> Result<Cuts> {
+    let loads: Vec<Load> = (first_seed..first_seed + size.seeds).flat_map(Load::all).collect();
+    let began = std::time::Instant::now();
+    let recordings = loads.len() as u64;
+    let bar = report.begin(&format!("cuts {}", filesystem.name), recordings);
+    let mut sum = Done::default();
+    crew::share(
+        2,
+        loads,
+        || Bench::new(filesystem),
+        |bench, load| one(bench, &load, size),
+        |done| {
+            bar.step();
+            sum.states += done.states;
+            sum.recovery_states += done.recovery_states;
+            sum.recoveries += done.recoveries;
+            done.broken.iter().for_each(|broken| report.broken(broken));
+            sum.broken.extend(done.broken);
+        },
+    )?;
+    bar.end();
+    Ok(Cuts {
+        recordings,
+        states: sum.states,
+        recoveries: sum.recoveries,
+        recovery_states: sum.recovery_states,
+        broken: sum.broken.len() as u64,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Replies that come late, so that writes are under way while others are flushed.
+fn latency(load: &Load) -> Latency {
+    Latency { max_us: [0, 300, 1000][load.seed as usize % 3], seed: load.seed }
+}
+
+fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
+    let recording = bench.record(load, latency(load))?;
+    let mut done = Done::default();
+    let mut random = fastrand::Rng::with_seed(load.seed);
+    // Images to recover from, and what was said before them.
+    let mut cut_again: Vec<(Image, Said)> = Vec::new();
+    examine_states(bench, &recording, size.states, |bench, image, said| {
+        done.states += 1;
+        let broken = bench.examine(load, &image, said);
+        if random.usize(..size.states.max(1)) < size.recoveries && cut_again.len() < size.recoveries {
+            cut_again.push((image.clone(), said.clone()));
+        }
+        tell(bench, &image, load, broken, &mut done.broken)
+    })?;
+    for (image, said) in cut_again {
+        let recovery = bench.record_recovery(load, image, latency(load))?;
+        done.recoveries += 1;
+        examine_states(bench, &recovery, size.states_of_recovery, |bench, image, _| {
+            done.recovery_states += 1;
+            let broken = bench.examine(load, &image, &said);
+            tell(bench, &image, load, broken, &mut done.broken)
+        })?;
+    }
+    Ok(done)
+}
+
+/// Goes through chosen states of a recording, with what was said before each, until one says to end.
+fn examine_states(
+    bench: &mut Bench,
+    recording: &Recording,
+    most: usize,
+    mut each: impl FnMut(&mut Bench, Image, &Said) -> bool,
+) -> Result<()> {
+    let Recording { load, base, tape } = recording;
+    let chosen = states::choose(tape, base, most, load.seed);
+    let mut walk = Walk::new(tape, base.clone());
+    let mut said = Said::new(Script::of(load).first);
+    for state in chosen {
+        while walk.cut() < state.cut {
+            if let Some(Event::Note(line)) = walk.advance() {
+                if line != RECOVERY {
+                    said.hear(Note::parse(line));
+                }
+            }
+        }
+        if !each(bench, walk.build(&state.chosen), &said) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the first disk of a load in which something is broken; the others are like it.
+fn tell(
+    bench: &Bench,
+    image: &Image,
+    load: &Load,
+    broken: Vec<String>,
+    all: &mut Vec<String>,
+) -> bool {
+    if broken.is_empty() {
+        return true;
+    }
+    let kept = bench.keep(image, load, &broken);
+    all.push(format!("{} {load}: {} ({kept})", bench.filesystem.name, broken.join("; ")));
+    false
+}
+
+/// How many states of loads are looked at until something is broken; `None` if nothing is within so many.
+pub(crate) fn until_broken(
+    bench: &mut Bench,
+    loads: impl Iterator<Item = Load>,
+    each: usize,
+    most: u64,
+    spoil: impl Fn(Tape) -> Tape,
+) -> Result<(u64, Option<String>)> {
+    let mut states = 0;
+    for load in loads {
+        let mut recording = bench.record(&load, latency(&load))?;
+        recording.tape = spoil(recording.tape);
+        let mut found = None;
+        examine_states(bench, &recording, each, |bench, image, said| {
+            states += 1;
+            let broken = bench.examine(&load, &image, said);
+            found = broken.into_iter().next().map(|broken| format!("{load}: {broken}"));
+            found.is_none() && states < most
+        })?;
+        if found.is_some() || states >= most {
+            return Ok((states, found));
+        }
+    }
+    Ok((states, None))
+}
+
+/// A tape of a disk that says that it has flushed, and does so only every so often.
+pub(crate) fn ignoring_flushes(mut tape: Tape, but_every: usize) -> Tape {
+    let mut count = 0;
+    for event in &mut tape.events {
+        if let Event::Flush { began } = event {
+            count += 1;
+            if count % but_every != 0 {
+                *began = 0;
+            }
+        }
+    }
+    tape
+}

@@ -1,0 +1,126 @@
+//! The room of device errors: every n-th request to the disk fails, until no load meets the fault any more.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::bench::{Bench, Look, Trial};
+use crate::condition::Condition;
+use crate::crew;
+use crate::disk::{Disk, Fault, Filesystem, Kind, Requests};
+use crate::figures::Tried;
+use crate::load::{Door, Load, Shape};
+use crate::report::Report;
+
+/// A way in which a disk fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    name: &'static str,
+    of: Requests,
+    kind: Kind,
+    count: u64,
+}
+
+const WAYS: [Way; 4] = [
+    // The write is lost.
+    Way { name: "lost write", of: Requests::Writes, kind: Kind::Lost, count: 1 },
+    // The disk has taken it, and says that it has not.
+    Way { name: "taken write", of: Requests::Writes, kind: Kind::Taken, count: 1 },
+    Way { name: "flush", of: Requests::Flushes, kind: Kind::Lost, count: 1 },
+    // From here on nothing is taken.
+    Way { name: "dying disk", of: Requests::Any, kind: Kind::Lost, count: u64::MAX },
+];
+
+/// The loads that meet the errors: a writer by threads, by the ring, and a store.
+fn loads(seed: u64) -> Vec<Load> {
+    let all = [
+        (Shape::Singles, Door::Plain),
+        (Shape::Singles, Door::Ring),
+        (Shape::Many, Door::Threads),
+        (Shape::Many, Door::RingByFile),
+        (Shape::Crowd, Door::Ring),
+        (Shape::Store, Door::Store),
+        (Shape::Lives, Door::Store),
+    ];
+    all.map(|(shape, door)| Load::new(shape, door, seed)).to_vec()
+}
+
+/// Fails every `every`-th request of each load, in each way.
+pub(crate) fn run(
+    filesystem: &'static Filesystem,
+    every: u64,
+    seed: u64,
+    report: &Report,
+) -> Result<Tried> {
+    let began = Instant::now();
+    let jobs: Vec<(Load, Way)> =
+        loads(seed).into_iter().flat_map(|load| WAYS.map(|way| (load, way))).collect();
+    let bar = report.begin(&format!("errors {}", filesystem.name), jobs.len() as u64);
+    let mut sum = Tried::default();
+    crew::share(
+        2,
+        jobs,
+        || Bench::new(filesystem),
+        |bench, (load, way)| sweep(bench, &load, way, every),
+        |(tried, broken)| {
+            bar.step();
+            sum.merge(&tried);
+            broken.iter().for_each(|broken| report.broken(broken));
+        },
+    )?;
+    bar.end();
+    sum.seconds = began.elapsed().as_secs_f64();
+    Ok(sum)
+}
+
+fn sweep(bench: &mut Bench, load: &Load, way: Way, every: u64) -> Result<(Tried, Vec<String>)> {
+    let (mut tried, mut all) = (Tried::default(), Vec::new());
+    // Other places each time.
+    let mut from = 1 + load.seed % every;
+    let mut misses = 0;
+    // How many requests there are differs from run to run.
+    while misses < 3 {
+        let trial = one(bench, load, way, from)?;
+        misses = if trial.hit == 0 { misses + 1 } else { 0 };
+        tried.add(trial.hit > 0, trial.answers, u64::from(!trial.broken.is_empty()));
+        if !trial.broken.is_empty() {
+            let kept = bench.keep(&bench.disk.image(), load, &trial.broken);
+            let what = trial.broken.join("; ");
+            let name = bench.filesystem.name;
+            all.push(format!("{name} {load}, {} {from}: {what} ({kept})", way.name));
+        }
+        from += every;
+    }
+    Ok((tried, all))
+}
+
+fn one(bench: &mut Bench, load: &Load, way: Way, from: u64) -> Result<Trial> {
+    let Way { of, kind, count, .. } = way;
+    let fault = Fault { of, kind, count, from, errno: libc::EIO };
+    let before = |disk: &Disk| disk.fail(fault);
+    bench.trial(load, &Condition::None, Look::Anew, before, |_, _| Ok(()))
+}
+
+/// How many runs with errors it takes until something is broken; `None` if nothing is within so many.
+pub(crate) fn until_broken(
+    bench: &mut Bench,
+    load: &Load,
+    most: u64,
+) -> Result<(u64, Option<String>)> {
+    let mut runs = 0;
+    for from in 1.. {
+        let mut is_hit = false;
+        for way in WAYS {
+            let trial = one(bench, load, way, from)?;
+            runs += 1;
+            is_hit |= trial.hit > 0;
+            if let Some(broken) = trial.broken.into_iter().next() {
+                return Ok((runs, Some(format!("{load}, {} {from}: {broken}", way.name))));
+            }
+        }
+        if runs >= most || !is_hit {
+            break;
+        }
+    }
+    Ok((runs, None))
+}
