@@ -11,7 +11,7 @@ use crate::condition::FILLER;
 use crate::load::Load;
 use crate::load::content::Found;
 use crate::load::run::store_options;
-use crate::load::script::ROOT;
+use crate::load::script::{PID, ROOT};
 use crate::promise::Contents;
 
 /// The store's own directory.
@@ -99,6 +99,10 @@ fn files(directory: &Path, temps: bool) -> Result<Contents> {
             }
             let name = self::below(directory, &path);
             let there = match fs::read(&path) {
+                // All pid files are alike: some process's number.
+                Ok(content) if name.ends_with(PID) && content.iter().all(u8::is_ascii_digit) => {
+                    if content.is_empty() { Found::Empty } else { Found::Version(0) }
+                }
                 Ok(content) => Found::of(name.trim_end_matches(".previous"), &content),
                 Err(error) => Found::Torn(error.to_string()),
             };

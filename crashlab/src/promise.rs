@@ -148,12 +148,14 @@ impl Said {
             let number = operation.asked.operation;
             let of = |change: &Change| explained.get(change.path.as_str());
             let is_this = |it: &Candidate<'_>| it.number() == Some(number);
+            // A directory is made before the transaction is, and by itself tells nothing.
+            let tells = |change: &Change| change.to.is_none() || !change.path.ends_with('/');
             let shown = operation.asked.changes.iter().find(|change| {
-                of(change).is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
+                tells(change) && of(change).is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
             });
             let lacking = operation.asked.changes.iter().enumerate().find(|(at, change)| {
                 let this = Candidate { change, operation: Some(operation), at: *at };
-                of(change).is_some_and(|may_be| {
+                tells(change) && of(change).is_some_and(|may_be| {
                     !may_be.is_empty() && may_be.iter().all(|it| it.is_before(&this))
                 })
             });

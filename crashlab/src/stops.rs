@@ -75,9 +75,13 @@ fn several(
     let (mut tried, mut all) = (Tried::default(), Vec::new());
     let mut random = Rng::with_seed(load.seed ^ number << 32);
     // How long it runs, if nothing stops it.
-    let alone = Instant::now();
-    bench.trial(load, &Condition::None, Look::Anew, |_| {}, |child, _| child.wait().map(drop))?;
-    let whole = alone.elapsed();
+    let mut whole = Duration::ZERO;
+    bench.trial(load, &Condition::None, Look::Anew, |_| {}, |child, _| {
+        let began = Instant::now();
+        child.wait()?;
+        whole = began.elapsed();
+        Ok(())
+    })?;
     for _ in 0..count {
         let after = whole.mul_f64(random.f64()).max(Duration::from_millis(1));
         let mut hit = false;
