@@ -199,6 +199,8 @@ mod tests {
                 kebab.extend(character.to_lowercase());
             }
             assert_eq!(name, kebab);
+            let listed = include_str!("../docs/testing.md").contains(&format!("`{name}`"));
+            assert!(listed, "{name} is not in docs/testing.md");
         }
         // `TryingAgain` is the last.
         assert_eq!(NAMES.len(), Rule::TryingAgain as usize + 1);
