@@ -63,6 +63,7 @@ mod file;
 mod filesystem;
 mod inode;
 mod job;
+mod left_out;
 mod liveness;
 mod place;
 mod plain;

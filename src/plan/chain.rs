@@ -18,6 +18,7 @@
 use rustix::io::Errno;
 
 use super::{Liveness, Progress, Step};
+use crate::left_out::{Rule, left_out};
 
 /// One submission entry of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +160,16 @@ pub(crate) fn record_chain(
             Op::Write { sync: true, .. } if answer.is_ok() => {
                 progress.record(Step::Write, Ok(()));
                 progress.record(Step::Sync, Ok(()));
+            }
+            // Its bytes are written, and a sync is asked of them once more.
+            Op::Write { offset, len, sync: true }
+                if left_out(Rule::RetryFsync)
+                    && answer == Err(Errno::IO)
+                    && offset + len == payload_len =>
+            {
+                progress.record(Step::Write, Ok(()));
+                progress.record(Step::Sync, answer);
+                return ChainEnd::Recorded;
             }
             Op::Verify if Liveness::of(answer) == Liveness::Unprovable => {
                 return ChainEnd::Unprovable;

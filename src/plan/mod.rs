@@ -23,6 +23,8 @@ pub use step::{Outcome, Step};
 
 use rustix::io::Errno;
 
+use crate::left_out::{Rule, left_out};
+
 /// What decides which steps a save takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -50,11 +52,34 @@ const ORDER: [Step; 10] = [
     Step::Verify,
 ];
 
+/// [`ORDER`], but for [`Rule::RenameBeforeSync`].
+const RENAME_BEFORE_SYNC: [Step; 10] = [
+    Step::Open,
+    Step::SetAttributes,
+    Step::Write,
+    Step::LinkPrevious,
+    Step::RenamePrevious,
+    Step::SyncPrevious,
+    Step::Rename,
+    Step::Sync,
+    Step::SyncDirectory,
+    Step::Verify,
+];
+
+fn order() -> &'static [Step; 10] {
+    if left_out(Rule::RenameBeforeSync) { &RENAME_BEFORE_SYNC } else { &ORDER }
+}
+
 impl Shape {
-    const fn includes(self, step: Step) -> bool {
+    fn includes(self, step: Step) -> bool {
         match step {
             Step::Open | Step::Write | Step::Rename => true,
             Step::SetAttributes => self.attributes,
+            Step::Sync if left_out(Rule::FileSync) => false,
+            Step::SyncPrevious if left_out(Rule::PreviousSync) => false,
+            Step::SyncDirectory if left_out(Rule::DirectorySync) => false,
+            Step::Verify if left_out(Rule::Liveness) => false,
+            Step::SyncDirectory | Step::Verify if left_out(Rule::AnswerBeforeBarrier) => false,
             Step::Sync | Step::SyncDirectory | Step::Verify => self.durable,
             Step::LinkPrevious | Step::RenamePrevious => self.keep_previous,
             // The rename must not reach the disk before the old version's second name does.
@@ -126,7 +151,7 @@ pub(crate) struct Leftovers {
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     shape: Shape,
-    /// Index into [`ORDER`] of the step to run; past its end when all is done.
+    /// Index into [`order`] of the step to run; past its end when all is done.
     at: usize,
     failed: Option<Step>,
     errno: Option<Errno>,
@@ -136,6 +161,8 @@ pub(crate) struct Progress {
     renamed: bool,
     leftovers: Leftovers,
     unprovable: bool,
+    /// The file's sync was tried again: never, but for [`Rule::RetryFsync`].
+    retried: bool,
 }
 
 impl Progress {
@@ -150,6 +177,7 @@ impl Progress {
             renamed: false,
             leftovers: Leftovers::default(),
             unprovable: false,
+            retried: false,
         };
         progress.settle();
         progress
@@ -157,7 +185,7 @@ impl Progress {
 
     /// Skips the steps that this shape does not have.
     fn settle(&mut self) {
-        while self.at < ORDER.len() && !self.shape.includes(ORDER[self.at]) {
+        while order().get(self.at).is_some_and(|step| !self.shape.includes(*step)) {
             self.at += 1;
         }
     }
@@ -167,14 +195,14 @@ impl Progress {
         if self.failed.is_some() {
             return None;
         }
-        ORDER.get(self.at).copied()
+        order().get(self.at).copied()
     }
 
     /// The steps still to run if all goes well.
     pub(crate) fn remaining(&self) -> impl Iterator<Item = Step> + use<> {
         let (shape, from) = (self.shape, self.at);
         let ended = self.failed.is_some();
-        ORDER.into_iter().skip(from).filter(move |step| !ended && shape.includes(*step))
+        order().iter().copied().skip(from).filter(move |step| !ended && shape.includes(*step))
     }
 
     /// Takes the answer of the step that [`next`](Progress::next) named.
@@ -184,6 +212,10 @@ impl Progress {
             // Nothing stands at the target, so there is nothing to keep.
             (Step::LinkPrevious, Err(Errno::NOENT)) => {
                 self.advance_to(Step::Rename);
+                return;
+            }
+            (Step::Sync, Err(Errno::IO)) if left_out(Rule::RetryFsync) && !self.retried => {
+                self.retried = true;
                 return;
             }
             (Step::Verify, answer) => match Liveness::of(answer) {

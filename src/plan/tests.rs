@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::barrier::Barrier;
 use super::chain::{ChainEnd, Op, WRITE_MAX, next_chain, record_chain};
 use super::{Liveness, Outcome, Progress, Shape, Step};
+use crate::left_out::{Rule, without};
 
 const PAYLOADS: [usize; 3] = [0, 5, WRITE_MAX + 5];
 const ERRORS: [Errno; 5] = [Errno::IO, Errno::NOSPC, Errno::ROFS, Errno::ACCESS, Errno::EXIST];
@@ -448,4 +449,29 @@ fn liveness_is_read_from_the_probe() {
     assert!(alive.into_iter().all(|answer| Liveness::of(answer) == Liveness::Alive));
     assert!(dead.into_iter().all(|errno| Liveness::of(Err(errno)) == Liveness::Dead));
     assert!(silent.into_iter().all(|errno| Liveness::of(Err(errno)) == Liveness::Unprovable));
+}
+
+/// What the models do not know: the probe, and a sync that lies the second time.
+#[test]
+fn the_probe_and_the_second_sync_are_left_out_and_in() {
+    let shape = Shape { durable: true, attributes: false, keep_previous: false, write_syncs: true };
+    let written = |results: &[i32]| {
+        let mut progress = Progress::new(shape);
+        let chain = next_chain(&progress, 5, false, |_| true);
+        record_chain(&mut progress, 5, &chain, results);
+        progress
+    };
+    let (failed, canceled) = (-Errno::IO.raw_os_error(), -Errno::CANCELED.raw_os_error());
+    let results = [0, failed, canceled, canceled, canceled, canceled];
+    assert_eq!(written(&results).failed(), Some(Step::Write));
+    assert!(Progress::new(shape).remaining().any(|step| step == Step::Verify));
+
+    let _without = without(Rule::RetryFsync);
+    let mut progress = written(&results);
+    assert_eq!(next_chain(&progress, 5, true, |_| true), [Op::Sync]);
+    progress.record(Step::Sync, Err(Errno::IO));
+    assert_eq!(progress.failed(), Some(Step::Sync), "once more, and not for ever");
+
+    let _without = without(Rule::Liveness);
+    assert!(Progress::new(shape).remaining().all(|step| step != Step::Verify));
 }

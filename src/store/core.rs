@@ -14,9 +14,8 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::log::format::{DirectoryId, Kind, Record, blocks_for};
-#[cfg(test)]
-use super::log::scan::Scan;
 use super::log::{AppendError, Log, Medium};
+use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
 pub(crate) use hidden::Hidden;
 pub(crate) use refused::{NotCommitted, Refused, Room};
@@ -96,14 +95,6 @@ pub(crate) struct Spreading {
 }
 
 impl<M: Medium, F: Files> Core<M, F> {
-    /// Puts into the files what the log has and they may lack, and goes on in the log behind it. Cut off
-    /// anywhere, it is done again the next time. (The store does the same in two steps.)
-    #[cfg(test)]
-    pub(crate) fn recover(scan: &Scan, medium: M, mut files: F) -> Result<Core<M, F>, Errno> {
-        let hidden = replay::replay(scan, &mut files)?;
-        Ok(Core::new(Log::begin(medium, scan)?, files, hidden))
-    }
-
     /// A store whose log is empty.
     pub(crate) fn new(log: Log<M>, files: F, hidden: BTreeMap<String, Hidden>) -> Core<M, F> {
         let (unspread, durable) = (BTreeMap::new(), HashMap::new());
@@ -153,7 +144,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         if self.log.has_room(blocks) {
             return Ok(Room::Here);
         }
-        if !self.log.other_is_spread() {
+        if !self.log.other_is_spread() && !left_out(Rule::SegmentReuse) {
             return Ok(Room::AfterSpreading);
         }
         self.log.turn().map_err(|errno| self.refuse(errno))?;
@@ -186,6 +177,9 @@ impl<M: Medium, F: Files> Core<M, F> {
         records.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         if records.is_empty() {
             return located.into_iter().map(|one| one.map(|_| Published::new())).collect();
+        }
+        if left_out(Rule::PublishBeforeLog) {
+            self.files.publish(&records.iter().collect::<Vec<_>>());
         }
         let seq = match self.append(&records) {
             Ok(seq) => seq,
@@ -303,7 +297,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// void. There must be room for their marks.
     pub(crate) fn forget(&mut self, paths: &[&str]) -> Result<(), Errno> {
         let held: Vec<&str> = paths.iter().copied().filter(|path| self.holds(path)).collect();
-        if held.is_empty() {
+        if held.is_empty() || left_out(Rule::MarkBesideLog) {
             return Ok(());
         }
         let marks: Vec<Record> = held.iter().map(|path| mark(path)).collect();
@@ -322,8 +316,18 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     fn append(&mut self, records: &[Record]) -> Result<u64, Refused> {
+        let removes = |record: &Record| record.kind == Kind::Remove;
+        if left_out(Rule::RemovalInLog) && records.iter().all(removes) {
+            return Ok(self.log.last());
+        }
+        if left_out(Rule::WholeTransactions) && records.len() > 1 {
+            return records.chunks(1).try_fold(0, |_, record| self.append(record));
+        }
         self.log.append(records).map_err(|error| match error {
             AppendError::NotWritten(errno) => Refused::Unchanged(errno),
+            AppendError::Unknown(errno) if left_out(Rule::RefusalAfterUnknown) => {
+                Refused::Unknown(errno)
+            }
             AppendError::Unknown(errno) => {
                 self.refuse(errno);
                 Refused::Unknown(errno)
@@ -339,6 +343,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         }
         match published {
             Ok(()) => drop(self.hidden.remove(&record.path)),
+            Err(_) if left_out(Rule::TryingAgain) => {}
             Err(errno) => {
                 self.hidden.insert(record.path.clone(), Hidden::open(record, errno));
             }
@@ -354,6 +359,10 @@ impl<M: Medium, F: Files> Core<M, F> {
             return Ok(None);
         }
         self.place()?;
+        if left_out(Rule::NoteBeforeSync) {
+            self.log.spread_to(self.log.last());
+            self.note_spread()?;
+        }
         Ok(Some(Spreading { upto: self.log.last(), log: self.log.id() }))
     }
 
@@ -372,12 +381,15 @@ impl<M: Medium, F: Files> Core<M, F> {
             return Ok(());
         }
         let (upto, doubtful) = match synced {
+            Ok(doubtful) if left_out(Rule::LatePublish) => (self.log.last(), doubtful),
             Ok(doubtful) => (spreading.upto, doubtful),
             Err(errno) => {
                 // What the kernel could not write it may count as written now: a second sync of these
                 // files says nothing. Each is made anew.
-                self.publish_again(errno);
-                self.place()?;
+                if !left_out(Rule::FreshFiles) {
+                    self.publish_again(errno);
+                    self.place()?;
+                }
                 let all = self.unspread.values().map(|unspread| &unspread.record);
                 let written: Vec<Written<'_>> = all.filter_map(replay::written).collect();
                 match self.files.sync(&written) {

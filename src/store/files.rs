@@ -12,6 +12,7 @@ use super::log::format::{DirectoryId, Kind, Record};
 use super::unplaced;
 use crate::engine::crew;
 use crate::engine::pool::Pool;
+use crate::left_out::final_answer;
 use crate::plan::Step;
 use crate::request::Level;
 use crate::{filesystem, liveness};
@@ -72,7 +73,10 @@ impl Barrier {
             Following::Nothing => return Ok(Vec::new()),
             // They are durable.
             Following::Each => {}
-            Following::Shared => rustix::fs::syncfs(&self.dir)?,
+            Following::Shared => {
+                let sync = || rustix::fs::syncfs(&self.dir);
+                final_answer(sync(), sync)?;
+            }
         }
         liveness::check(self.dir.as_fd())?;
         if !self.may_drop_blocks {

@@ -19,6 +19,7 @@ use crate::error::{Cause, Error, Result};
 use crate::filesystem;
 use crate::inode;
 use crate::job::Job;
+use crate::left_out::{Rule, left_out};
 use crate::place::Place;
 use crate::plan::{Outcome, Step};
 use crate::request::{Level, Options};
@@ -155,6 +156,7 @@ impl Layout {
         let (id, name) = split(&record.path);
         let container = match self.open(id) {
             Ok(container) if container.id.is(&record.directory) => container,
+            Ok(container) if left_out(Rule::DirectoryIdentity) => container,
             // What was in it went with it.
             Ok(_) | Err(Errno::NOENT) if record.kind == Kind::Remove => return Ok(()),
             Ok(_) => return Err(Errno::STALE),

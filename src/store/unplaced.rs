@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::layout::{errno_of, record, split};
 use super::log::format::{DirectoryId, Kind, Record, is_path};
 use crate::inode;
+use crate::left_out::{Rule, left_out};
 use crate::request::{Options, Target};
 
 const NAME: &str = "unplaced";
@@ -27,6 +28,9 @@ const DIRECTORY: OFlags =
 
 /// Keeps a record, durably; `own` is the store's own directory.
 pub(crate) fn keep(own: BorrowedFd<'_>, record: &Record) -> Result<(), Errno> {
+    if left_out(Rule::SettingAside) {
+        return Ok(());
+    }
     let (id, name) = split(&record.path);
     // Of an earlier directory of this name, or an older version.
     take_back_but(own, &record.path, Some(&record.directory))?;
@@ -66,6 +70,9 @@ pub(crate) fn all(own: BorrowedFd<'_>, is_mine: bool) -> Result<Vec<Record>, Err
 
 /// Keeps what is kept of a path no longer, durably.
 pub(crate) fn take_back(own: BorrowedFd<'_>, path: &str) -> Result<(), Errno> {
+    if left_out(Rule::TakingBack) {
+        return Ok(());
+    }
     take_back_but(own, path, None)
 }
 
@@ -122,7 +129,9 @@ fn make(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
-    rustix::fs::fsync(dir)?;
+    if !left_out(Rule::HolderSync) {
+        rustix::fs::fsync(dir)?;
+    }
     let made = rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())?;
     rustix::fs::fchmod(&made, Mode::RWXU)?;
     Ok(made)

@@ -8,6 +8,7 @@ use super::super::calls;
 use super::carriers::Carriers;
 use super::syncs;
 use crate::engine::task::{Ended, Tasks};
+use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
 use crate::plan::barrier::Barrier;
 
@@ -72,7 +73,8 @@ fn share(
         let dir = Arc::clone(&first.job.place.dir);
         if syncs::filesystem(dir.as_fd()).is_ok() {
             for task in &mut waiting {
-                let is_data = step == Step::Sync;
+                // The temporary name is gone by then if the rename came first.
+                let is_data = step == Step::Sync && !left_out(Rule::RenameBeforeSync);
                 let answer = if is_data { calls::has_its_blocks(&task.job) } else { Ok(()) };
                 task.job.progress.record(step, answer);
             }

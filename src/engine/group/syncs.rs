@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 
 use crate::engine::task::Tasks;
+use crate::left_out::final_answer;
 use crate::plan::Liveness;
 use crate::plan::barrier::{Barrier, Situation};
 use crate::{filesystem, inode, liveness};
@@ -23,7 +24,7 @@ pub(super) fn choose(files: usize, dir: BorrowedFd<'_>) -> Barrier {
 /// Everything that is dirty on the filesystem, by a descriptor that was opened before it was
 /// written: only that one is told of a write that failed meanwhile (syncfs(2)).
 pub(super) fn filesystem(dir: BorrowedFd<'_>) -> Result<(), Errno> {
-    let answer = rustix::fs::syncfs(dir);
+    let answer = final_answer(rustix::fs::syncfs(dir), || rustix::fs::syncfs(dir));
     if let Err(Errno::PERM | Errno::NOSYS | Errno::ACCESS) = answer {
         SYNCFS_DENIED.store(true, Ordering::Relaxed);
     }

@@ -19,6 +19,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::left_out::{Rule, left_out};
+
 /// Groups begin at multiples of this, and take whole multiples.
 pub(crate) const BLOCK: usize = 4096;
 
@@ -319,7 +321,7 @@ impl Record {
             [bytes.get(RECORD_HEADER + path_len..data_at)?, bytes.get(data_at + data_len..end)?];
         let is_whole =
             u32_at(header, 40) == record_crc(header, path, data) && padding.into_iter().all(zeros);
-        if checks() && !is_whole {
+        if !is_whole && !left_out(Rule::TornTail) {
             return None;
         }
         let path = String::from_utf8(path.to_vec()).ok()?;
@@ -389,17 +391,9 @@ pub(crate) fn encode_group(mut header: GroupHeader, records: &[Record]) -> (Vec<
     (bytes, crc)
 }
 
-/// Is a group that is not whole told from one that is?
-fn checks() -> bool {
-    #[cfg(test)]
-    return !super::left_out::CHECKSUMS.get();
-    #[cfg(not(test))]
-    true
-}
-
 /// Do these blocks hold all that a header, which was found good, is the header of?
 pub(crate) fn is_whole(header: &GroupHeader, bytes: &[u8]) -> bool {
-    if !checks() {
+    if left_out(Rule::TornTail) {
         return true;
     }
     bytes.get(GROUP_HEADER..).is_some_and(|body| crc32c::crc32c(body) == header.body_crc)

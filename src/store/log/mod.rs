@@ -24,6 +24,8 @@ use rustix::io::Errno;
 use format::{BLOCK, GroupHeader, Mark, Record, blocks_for, encode_group};
 use scan::Scan;
 
+use crate::left_out::{Rule, left_out};
+
 /// Blocks at the end of a segment that only a mark may take, so that a full log can always say that it
 /// is spread.
 const RESERVED: u32 = 1;
@@ -31,43 +33,6 @@ const RESERVED: u32 = 1;
 /// Numbers and epochs that are passed over when a log is opened: a write that failed may have used some
 /// that nothing on the disk shows yet.
 const UNSEEN: u64 = 1 << 10;
-
-/// The model leaves out the one or the other, to see that it is missed.
-#[cfg(test)]
-pub(crate) mod left_out {
-    use std::cell::Cell;
-
-    thread_local! {
-        pub(crate) static MARKS: Cell<bool> = const { Cell::new(false) };
-        pub(crate) static CUT_OFF: Cell<bool> = const { Cell::new(false) };
-        pub(crate) static OWN_BLOCKS: Cell<bool> = const { Cell::new(false) };
-        pub(crate) static CHECKSUMS: Cell<bool> = const { Cell::new(false) };
-    }
-}
-
-/// Is a segment closed by a mark where that is needed?
-fn marks() -> bool {
-    #[cfg(test)]
-    return !left_out::MARKS.get();
-    #[cfg(not(test))]
-    true
-}
-
-/// Is what a failed write may have left cut off?
-fn cuts_off() -> bool {
-    #[cfg(test)]
-    return !left_out::CUT_OFF.get();
-    #[cfg(not(test))]
-    true
-}
-
-/// Does every group begin behind the one before it?
-fn has_own_blocks() -> bool {
-    #[cfg(test)]
-    return !left_out::OWN_BLOCKS.get();
-    #[cfg(not(test))]
-    true
-}
 
 /// What a log is written to.
 pub(crate) trait Medium {
@@ -147,7 +112,7 @@ impl<M: Medium> Log<M> {
     /// goes through, it must be on the disk before that all of them are in the files: a write that is torn
     /// would else take away a link of the chain.
     fn open_other(&mut self) -> Result<(), Errno> {
-        if self.other_is_needed() && marks() {
+        if self.other_is_needed() && !left_out(Rule::MarkBeforeOverwriting) {
             self.block = self.blocks - RESERVED;
             self.epoch += 1;
             self.write(Mark::Spread, &[])?;
@@ -224,10 +189,10 @@ impl<M: Medium> Log<M> {
     /// After a write that failed: goes on in the other segment, in a group that says what it follows, so
     /// that whatever the write has left is void.
     fn cut_off(&mut self, errno: Errno) -> AppendError {
-        if !cuts_off() {
+        if left_out(Rule::CutOff) {
             return AppendError::NotWritten(errno);
         }
-        self.failed = Some(errno);
+        self.failed = Some(errno).filter(|_| !left_out(Rule::RefusalAfterUnknown));
         if self.other_is_needed() {
             return AppendError::Unknown(errno);
         }
@@ -279,12 +244,6 @@ impl<M: Medium> Log<M> {
         }
     }
 
-    /// As if the write that failed had not: the model does so, to see that this loses something.
-    #[cfg(test)]
-    pub(crate) fn forget_failure(&mut self) {
-        self.failed = None;
-    }
-
     fn turn_over(&mut self) {
         self.segment = 1 - self.segment;
         self.block = 1;
@@ -296,7 +255,7 @@ impl<M: Medium> Log<M> {
     fn write(&mut self, mark: Mark, records: &[Record]) -> Result<(), Errno> {
         // Used from now on, whatever becomes of the write.
         self.seq += 1;
-        if !has_own_blocks() && mark == Mark::Records && self.block > 2 {
+        if left_out(Rule::OwnBlock) && mark == Mark::Records && self.block > 2 {
             self.block -= 1;
         }
         let header = GroupHeader {

@@ -8,7 +8,6 @@
 
 mod disk;
 mod fate;
-mod rules;
 mod tests;
 mod world;
 
@@ -16,14 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use fastrand::Rng;
+use rustix::io::Errno;
 
-use super::{Core, Files, NotCommitted, Refused, Room, Spreading, mark};
+use super::{Core, NotCommitted, Refused, Room, Spreading, mark, replay};
+use crate::left_out::{Rule, left_out, without};
+use crate::store::log::Log;
 use crate::store::log::format::{DirectoryId, Kind, Record, blocks_for};
-use crate::store::log::left_out;
 use crate::store::log::scan::{Damage, Scan, scan};
 use disk::Disk;
 use fate::Fate;
-use rules::Without;
 use world::{Syncing, World};
 
 /// A number that no other version has.
@@ -76,7 +76,6 @@ struct History {
     disk: Disk,
     world: World,
     rng: Rng,
-    without: Without,
     /// What every caller was told is there.
     promised: BTreeMap<String, Version>,
     /// Paths whose directory somebody else has removed since.
@@ -91,8 +90,9 @@ struct History {
 }
 
 /// Runs one history of saves and crashes, and counts what it goes through.
-fn run(seed: u64, without: Without, counts: &mut Counts) -> Result<(), Wrong> {
-    let mut history = History::new(seed, without);
+fn run(seed: u64, rule: Option<Rule>, counts: &mut Counts) -> Result<(), Wrong> {
+    let _without = without(rule);
+    let mut history = History::new(seed);
     let went = history.run();
     counts.add(history.counts);
     went
@@ -100,8 +100,9 @@ fn run(seed: u64, without: Without, counts: &mut Counts) -> Result<(), Wrong> {
 
 /// Runs a short history up to one power cut, and looks at each state that this one can leave, and at those that
 /// it leaves when the recovery is cut off itself, and so on. So many states; `None` if they are too many.
-fn run_each_state(seed: u64, without: Without) -> Result<Option<u64>, Wrong> {
-    let mut history = History::new(seed, without);
+fn run_each_state(seed: u64, rule: Option<Rule>) -> Result<Option<u64>, Wrong> {
+    let _without = without(rule);
+    let mut history = History::new(seed);
     (history.containers, history.longest) = (2, 5);
     history.disk.fails = *history.rng.choice(&[0, 0, 4]).unwrap_or(&0);
     history.live()?;
@@ -129,19 +130,14 @@ fn run_each_state(seed: u64, without: Without) -> Result<Option<u64>, Wrong> {
 const STATES_MAX: u64 = 20_000;
 
 impl History {
-    fn new(seed: u64, without: Without) -> History {
+    fn new(seed: u64) -> History {
         let mut rng = Rng::with_seed(seed);
         let disk = Disk::new(rng.usize(5..14), rng.fork());
-        left_out::MARKS.set(without == Without::MarkBeforeOverwriting);
-        left_out::CUT_OFF.set(without == Without::CutOff);
-        left_out::OWN_BLOCKS.set(without == Without::OwnBlocks);
-        left_out::CHECKSUMS.set(without == Without::Checksums);
-        let world = World::new(rng.fork(), without);
+        let world = World::new(rng.fork());
         let mut history = History {
             disk,
             world,
             rng,
-            without,
             promised: BTreeMap::new(),
             removed: BTreeSet::new(),
             unknown: Vec::new(),
@@ -157,9 +153,20 @@ impl History {
 
 type Opened<'a> = Core<&'a mut Disk, &'a mut World>;
 
+/// Puts into the files what the log has and they may lack, and goes on in the log behind it, as who opens a
+/// store does.
+fn open<'a>(
+    scan: &Scan,
+    disk: &'a mut Disk,
+    mut world: &'a mut World,
+) -> Result<Opened<'a>, Errno> {
+    let hidden = replay::replay(scan, &mut world)?;
+    Ok(Core::new(Log::begin(disk, scan)?, world, hidden))
+}
+
 impl History {
     fn scan(&mut self) -> Result<Scan, Wrong> {
-        if self.without != Without::FlushBeforeReading {
+        if !left_out(Rule::FlushBeforeReading) {
             self.disk.flush();
         }
         let scan = scan([&self.disk.bytes(0), &self.disk.bytes(1)]).map_err(Wrong::Refused)?;
@@ -186,7 +193,7 @@ impl History {
         self.world.immutable = self.some_path();
         let scanned = self.scan()?;
         let (mut disk, mut world) = (self.disk.clone(), self.world.clone());
-        let lives = Core::recover(&scanned, &mut disk, &mut world);
+        let lives = open(&scanned, &mut disk, &mut world);
         if let Ok(mut core) = lives {
             self.save_until_the_end(&mut core);
         }
@@ -222,18 +229,9 @@ impl History {
         under_way: &mut Option<(Spreading, Syncing)>,
     ) -> bool {
         self.counts.spreads += 1;
-        if self.without == Without::SyncBeforeNote {
-            core.log.spread_to(core.log.last());
-            return core.note_spread().is_ok();
-        }
         if under_way.is_none() {
-            let syncing = core.files.begin_sync();
             match core.begin_spread() {
-                Ok(Some(spreading)) => {
-                    let too_early = self.without == Without::SyncBeginsAfterPublishing;
-                    let syncing = if too_early { syncing } else { core.files.begin_sync() };
-                    *under_way = Some((spreading, syncing));
-                }
+                Ok(Some(spreading)) => *under_way = Some((spreading, core.files.begin_sync())),
                 Ok(None) => {}
                 Err(_) => return false,
             }
@@ -267,9 +265,6 @@ impl History {
             match room {
                 Ok(Room::Here) => return Some(true),
                 Ok(Room::Never { .. }) => return Some(false),
-                Ok(Room::AfterSpreading) if self.without == Without::SpreadBeforeReuse => {
-                    core.log.turn().ok()?;
-                }
                 Ok(Room::AfterSpreading) => {
                     if !self.spread(core, under_way) {
                         return None;
@@ -286,23 +281,7 @@ impl History {
         under_way: &mut Option<(Spreading, Syncing)>,
     ) -> bool {
         let count = self.rng.usize(1..3);
-        let mut batch: Vec<(Changes, Vec<Record>)> =
-            (0..count).map(|_| self.transaction()).collect();
-        let only_removes =
-            batch.iter().flat_map(|(changes, _)| changes).all(|(_, to)| *to == REMOVED);
-        if self.without == Without::LogBeforePublishing
-            || self.without == Without::RemovalInLog && only_removes
-        {
-            for record in batch.iter_mut().flat_map(|(_, records)| records) {
-                let make = record.kind == Kind::Replace;
-                record.directory = core.files.locate(&record.path, make).unwrap_or_default();
-                let _ = core.files.publish(&[record]);
-            }
-            if only_removes {
-                batch.into_iter().for_each(|(changes, _)| self.promise(changes));
-                return true;
-            }
-        }
+        let batch: Vec<(Changes, Vec<Record>)> = (0..count).map(|_| self.transaction()).collect();
         let records: Vec<Record> = batch.iter().flat_map(|(_, records)| records.clone()).collect();
         match self.make_room(core, &records, under_way) {
             Some(true) => {}
@@ -311,9 +290,9 @@ impl History {
         }
         let (changes, transactions): (Vec<Changes>, Vec<Vec<Record>>) = batch.into_iter().unzip();
         let mut unknown = Changes::new();
-        for (changes, answer) in changes.into_iter().zip(self.commit(core, transactions)) {
+        for (changes, answer) in changes.into_iter().zip(core.commit(transactions)) {
             match answer {
-                Ok(()) => self.promise(changes),
+                Ok(_) => self.promise(changes),
                 Err(NotCommitted::Refused(Refused::Unknown(_))) => unknown.extend(changes),
                 Err(NotCommitted::Refused(Refused::Closed(_))) => return false,
                 Err(_) => self.counts.failures += 1,
@@ -322,32 +301,8 @@ impl History {
         if !unknown.is_empty() {
             // They are in one group.
             self.unknown.push(unknown);
-            if self.without == Without::RefusalAfterUnknown {
-                core.refuses = None;
-                core.log.forget_failure();
-            }
         }
         true
-    }
-
-    fn commit(
-        &mut self,
-        core: &mut Opened<'_>,
-        transactions: Vec<Vec<Record>>,
-    ) -> Vec<Result<(), NotCommitted>> {
-        if self.without == Without::TryingAgain {
-            core.hidden.clear();
-        }
-        if self.without != Without::WholeTransactions {
-            return core.commit(transactions).into_iter().map(|answer| answer.map(drop)).collect();
-        }
-        let mut answers = Vec::new();
-        for records in transactions {
-            let each = records.into_iter().flat_map(|record| core.commit(vec![vec![record]]));
-            let each: Vec<_> = each.collect();
-            answers.push(each.into_iter().try_for_each(|answer| answer.map(drop)));
-        }
-        answers
     }
 
     /// Saves one file durably, beside the log.
@@ -368,11 +323,7 @@ impl History {
         // From here on it may be there.
         self.unknown.push(vec![(path.clone(), version)]);
         core.files.save_durably(&path, version);
-        let forgotten = match self.without {
-            Without::Forgetting => Ok(()),
-            _ => core.forget(&[&path]),
-        };
-        if forgotten.is_err() {
+        if core.forget(&[&path]).is_err() {
             return false;
         }
         self.promise(vec![(path, version)]);
@@ -462,7 +413,7 @@ impl History {
         self.world.immutable = self.some_path();
         let scanned = self.scan()?;
         self.counts.replayed += scanned.live.len() as u64;
-        let opened = Core::recover(&scanned, &mut self.disk, &mut self.world).is_ok();
+        let opened = open(&scanned, &mut self.disk, &mut self.world).is_ok();
         if std::env::var("DBG").is_ok() {
             println!(
                 "recover {opened} live {:?} found {:?} immutable {:?}",

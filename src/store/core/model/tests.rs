@@ -1,12 +1,13 @@
 //! A million states in every run, and each rule left out.
 
-use super::{Counts, STATES_MAX, Without, run, run_each_state};
+use super::{Counts, STATES_MAX, run, run_each_state};
+use crate::left_out::Rule;
 
 #[test]
 fn no_state_that_a_power_cut_can_leave_loses_or_invents_anything() {
     let (mut states, mut whole, mut too_many) = (0, 0, 0);
     for seed in 0..histories() / 25 {
-        match run_each_state(seed, Without::Nothing) {
+        match run_each_state(seed, None) {
             Ok(Some(more)) => (states, whole) = (states + more, whole + 1),
             Ok(None) => (states, too_many) = (states + STATES_MAX, too_many + 1),
             Err(wrong) => panic!("seed {seed}: {wrong:?}"),
@@ -16,7 +17,7 @@ fn no_state_that_a_power_cut_can_leave_loses_or_invents_anything() {
         "{states} states; of {whole} histories all of them, of {too_many} the first {STATES_MAX}"
     );
     assert!(whole > too_many && states > histories() / 5, "{states}, {whole}, {too_many}");
-    let missed = (0..1000).find_map(|seed| run_each_state(seed, Without::DurableDirectories).err());
+    let missed = (0..1000).find_map(|seed| run_each_state(seed, Some(Rule::HolderSync)).err());
     assert!(missed.is_some());
 }
 
@@ -31,7 +32,7 @@ fn no_history_loses_or_invents_anything() {
     let histories = histories();
     let mut all = Counts::default();
     for seed in std::env::var("DBG").map_or(0, |s| s.parse().unwrap())..histories {
-        if let Err(wrong) = run(seed, Without::Nothing, &mut all) {
+        if let Err(wrong) = run(seed, None, &mut all) {
             panic!("seed {seed}: {wrong:?}");
         }
     }
@@ -54,30 +55,30 @@ fn no_history_loses_or_invents_anything() {
 #[test]
 fn every_rule_is_missed() {
     let rules = [
-        Without::LogBeforePublishing,
-        Without::SpreadBeforeReuse,
-        Without::SyncBeforeNote,
-        Without::FreshFilesAfterFailure,
-        Without::CutOff,
-        Without::DurableReplay,
-        Without::MarkBeforeOverwriting,
-        Without::FlushBeforeReading,
-        Without::SettingAside,
-        Without::RefusalAfterUnknown,
-        Without::DurableDirectories,
-        Without::DirectoryIdentity,
-        Without::RemovalInLog,
-        Without::Forgetting,
-        Without::TakingBack,
-        Without::SyncBeginsAfterPublishing,
-        Without::OwnBlocks,
-        Without::Checksums,
-        Without::TryingAgain,
-        Without::WholeTransactions,
+        Rule::PublishBeforeLog,
+        Rule::SegmentReuse,
+        Rule::NoteBeforeSync,
+        Rule::LatePublish,
+        Rule::FreshFiles,
+        Rule::SettingAside,
+        Rule::TakingBack,
+        Rule::OwnBlock,
+        Rule::TornTail,
+        Rule::FlushBeforeReading,
+        Rule::MarkBeforeOverwriting,
+        Rule::CutOff,
+        Rule::RefusalAfterUnknown,
+        Rule::DurableReplay,
+        Rule::DirectoryIdentity,
+        Rule::HolderSync,
+        Rule::RemovalInLog,
+        Rule::MarkBesideLog,
+        Rule::WholeTransactions,
+        Rule::TryingAgain,
     ];
     for rule in rules {
         let mut counts = Counts::default();
-        let caught = (0..histories()).find_map(|seed| run(seed, rule, &mut counts).err());
+        let caught = (0..histories()).find_map(|seed| run(seed, Some(rule), &mut counts).err());
         let wrong = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
         println!("{rule:?}: {} states: {wrong:?}", counts.crashes);
     }

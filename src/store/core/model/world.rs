@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use super::super::{Failure, Files, Written, container};
 use super::fate::Fate;
-use super::{REMOVED, Version, Without};
+use super::{REMOVED, Version};
+use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
 use crate::store::log::format::{DirectoryId, Kind, Record};
 
@@ -98,11 +99,10 @@ pub(super) struct World {
     pub(super) meddled: Vec<String>,
     /// Faults are over: a recovery has to succeed some day.
     pub(super) is_kind: bool,
-    pub(super) without: Without,
 }
 
 impl World {
-    pub(super) fn new(rng: Rng, without: Without) -> World {
+    pub(super) fn new(rng: Rng) -> World {
         World {
             directories: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -112,7 +112,6 @@ impl World {
             immutable: None,
             meddled: Vec::new(),
             is_kind: false,
-            without,
         }
     }
 
@@ -132,11 +131,7 @@ impl World {
     }
 
     fn set(&mut self, inode: Inode, content: Option<Content>) {
-        let is_kept = self.without == Without::FreshFilesAfterFailure;
         let file = self.file(inode);
-        if is_kept && file.cached == content {
-            return;
-        }
         file.perhaps.push(Some(Content::Garbage));
         file.set(content);
         file.failed = false;
@@ -242,7 +237,7 @@ impl Files for &mut World {
     }
 
     fn sync_directories(&mut self) -> Result<(), Failure> {
-        if self.without == Without::DurableDirectories {
+        if left_out(Rule::HolderSync) {
             return Ok(());
         }
         if !self.is_kind && self.rng.u8(0..20) == 0 {
@@ -262,9 +257,7 @@ impl Files for &mut World {
         let publish = |record: &&Record| {
             let inode = self.directory(&record.path).cached;
             let is_same = inode == Some(record.directory.inode);
-            let Some(inode) =
-                inode.filter(|_| is_same || self.without == Without::DirectoryIdentity)
-            else {
+            let Some(inode) = inode.filter(|_| is_same || left_out(Rule::DirectoryIdentity)) else {
                 return if record.kind == Kind::Remove { Ok(()) } else { Err(Errno::STALE) };
             };
             if self.immutable.as_ref() == Some(&record.path) {
@@ -287,7 +280,7 @@ impl Files for &mut World {
     }
 
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
-        if self.without != Without::SettingAside {
+        if !left_out(Rule::SettingAside) {
             self.aside.insert(record.path.clone(), (*record).clone());
         }
         Ok(())
@@ -298,16 +291,13 @@ impl Files for &mut World {
     }
 
     fn take_back(&mut self, path: &str) -> Result<(), Errno> {
-        if self.without != Without::TakingBack {
+        if !left_out(Rule::TakingBack) {
             self.aside.remove(path);
         }
         Ok(())
     }
 
     fn sync(&mut self, _: &[Written<'_>]) -> Result<Vec<String>, Errno> {
-        if self.without == Without::DurableReplay && self.is_kind {
-            return Ok(Vec::new());
-        }
         let syncing = self.begin_sync();
         self.end_sync(&syncing).map(|()| Vec::new())
     }
