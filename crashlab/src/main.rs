@@ -103,7 +103,7 @@ fn in_room(
     report.say(&format!("{room:?} on {name}, seed {seed}"));
     match room {
         Room::Cuts => {
-            let done = cuts::run(filesystem, size.cuts(), seed, report)?;
+            let done = cuts::run(filesystem, size.cuts(filesystem), seed, report)?;
             figures.cuts.insert(name, done);
         }
         Room::Errors => {

@@ -130,16 +130,14 @@ impl Size {
         found.collect()
     }
 
-    pub(crate) fn cuts(&self) -> cuts::Size {
-        match self.short {
-            true => cuts::Size { seeds: 1, states: 60, recoveries: 1, states_of_recovery: 15 },
-            false => cuts::Size {
-                seeds: 6 * self.times,
-                states: 250,
-                recoveries: 2,
-                states_of_recovery: 40,
-            },
+    pub(crate) fn cuts(&self, filesystem: &Filesystem) -> cuts::Size {
+        if self.short {
+            return cuts::Size { seeds: 1, states: 60, recoveries: 1, states_of_recovery: 15 };
         }
+        // Of a filesystem with other options less than of the filesystem itself.
+        let seeds = if filesystem.name == filesystem.kind { 9 } else { 2 };
+        let seeds = seeds * self.times;
+        cuts::Size { seeds, states: 250, recoveries: 2, states_of_recovery: 40 }
     }
 
     /// Each how-manieth request fails.
