@@ -242,6 +242,9 @@ impl Settled {
         if previous.as_ref() == Some(&place.name) {
             return Err(refuse("the previous version cannot keep the target's own name"));
         }
+        // What somebody else puts there from here on is no version before this one: the rename refuses it, and
+        // the previous name must not have become it by then.
+        let previous = previous.filter(|_| !options.create_new);
         let (mode, attributes) = (Mode::from_raw_mode(mode), Attributes::default());
         let (promise, write_syncs) = (Promise::Durable, false);
         let (device, directory) = (0, None);

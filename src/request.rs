@@ -132,7 +132,8 @@ impl Options {
         self
     }
 
-    /// Fails with `EEXIST` if anything stands at the target (`RENAME_NOREPLACE`, renameat2(2)).
+    /// Fails with `EEXIST` if anything stands at the target (`RENAME_NOREPLACE`, renameat2(2)). There is then no
+    /// version to [keep](Options::keep_previous), and what stands at that name is left alone.
     pub fn create_new(mut self) -> Options {
         self.create_new = true;
         self

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::left_out::{Rule, left_out};
 use crate::plan::{Outcome, Step};
 use crate::{inode, liveness};
@@ -44,9 +44,14 @@ impl Root {
     /// durable: the directory that holds it is synced before this returns.
     ///
     /// # Errors
-    /// At [`Step::MakeDirectory`] or [`Step::SyncDirectory`], naming the directory.
+    /// At [`Step::MakeDirectory`] or [`Step::SyncDirectory`], naming the directory; at [`Step::Accept`] if `mode` has
+    /// bits outside 0o7777.
     pub fn create(path: impl Into<PathBuf>, mode: u32) -> Result<Root> {
         let path = path.into();
+        if !is_mode(mode) {
+            let why = Cause::InvalidRequest("the mode has other bits than a directory's (0o7777)");
+            return Err(Error::new(path, Step::Accept, Outcome::Unchanged, why));
+        }
         let mut above: Vec<&Path> =
             path.ancestors().take_while(|dir| !dir.as_os_str().is_empty()).collect();
         let mut existing = None;
@@ -98,7 +103,7 @@ impl Root {
 
     pub(crate) fn make_directory(&self, name: &OsStr, mode: u32) -> Result<(), Errno> {
         let is_component = Path::new(name).components().eq([Component::Normal(name)]);
-        if !is_component {
+        if !is_component || !is_mode(mode) {
             return Err(Errno::INVAL);
         }
         let mode = Mode::from_raw_mode(mode);
@@ -159,49 +164,59 @@ impl Root {
         match rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve | further) {
             // Before Linux 5.6, or denied by a filter that does not know the call. Or a rename elsewhere in
             // the tree raced with a `..`, and the kernel asks for another try.
-            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {
-                let opened = self.walk(path, flags)?;
-                let may_leave = !further.contains(ResolveFlags::NO_XDEV);
-                if may_leave || mount_of(&opened)? == mount_of(&self.directory)? {
-                    Ok(opened)
-                } else {
-                    Err(Errno::XDEV)
-                }
-            }
+            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => self.walk(path, flags, further),
             opened => opened,
         }
     }
 
-    fn walk(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut at: Option<OwnedFd> = None;
-        for component in path.components() {
-            let name = match component {
-                Component::Normal(name) => name,
-                Component::CurDir => continue,
-                Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                    return Err(Errno::XDEV);
-                }
-            };
-            let open = OPEN | OFlags::PATH | OFlags::NOFOLLOW;
-            let next = rustix::fs::openat(self.base(&at), name, open, Mode::empty());
-            at = Some(match next {
-                // `O_DIRECTORY | O_NOFOLLOW` on a link: say what openat2 says.
-                Err(Errno::NOTDIR) if self.is_link(&at, name) => return Err(Errno::LOOP),
-                next => next?,
-            });
+    /// What openat2 does, one component at a time, and with its answers. `..` goes back to where the walk came
+    /// from, whatever was moved meanwhile, so it never comes out above the root.
+    fn walk(&self, path: &Path, flags: OFlags, further: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.contains(&0) {
+            return Err(Errno::INVAL);
         }
-        rustix::fs::openat(self.base(&at), c".", flags, Mode::empty())
+        if bytes.len() >= libc::PATH_MAX as usize {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let mount = match further.contains(ResolveFlags::NO_XDEV) {
+            true => Some(mount_of(&self.directory)?),
+            false => None,
+        };
+        // Every directory from the root to here.
+        let mut way: Vec<OwnedFd> = Vec::new();
+        for component in path.components() {
+            let at = way.last().map_or(self.directory.as_fd(), AsFd::as_fd);
+            match component {
+                Component::CurDir => {}
+                Component::RootDir | Component::Prefix(_) => return Err(Errno::XDEV),
+                Component::ParentDir => {
+                    // Who may not search a directory may not leave it upwards, either.
+                    rustix::fs::statat(at, c"..", AtFlags::SYMLINK_NOFOLLOW)?;
+                    way.pop().ok_or(Errno::XDEV)?;
+                }
+                Component::Normal(name) => {
+                    let open = OPEN | OFlags::PATH | OFlags::NOFOLLOW;
+                    let next = match rustix::fs::openat(at, name, open, Mode::empty()) {
+                        // `O_DIRECTORY | O_NOFOLLOW` on a link: say what openat2 says.
+                        Err(Errno::NOTDIR) if is_link(at, name) => return Err(Errno::LOOP),
+                        next => next?,
+                    };
+                    if mount.is_some_and(|mount| mount_of(&next) != Ok(mount)) {
+                        return Err(Errno::XDEV);
+                    }
+                    way.push(next);
+                }
+            }
+        }
+        let at = way.last().map_or(self.directory.as_fd(), AsFd::as_fd);
+        rustix::fs::openat(at, c".", flags, Mode::empty())
     }
+}
 
-    fn base<'a>(&'a self, at: &'a Option<OwnedFd>) -> BorrowedFd<'a> {
-        at.as_ref().map_or(self.directory.as_fd(), AsFd::as_fd)
-    }
-
-    fn is_link(&self, at: &Option<OwnedFd>, name: &OsStr) -> bool {
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::statat(self.base(at), name, flags)
-            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
-    }
+fn is_link(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink())
 }
 
 /// Syncs the directory that holds one which is there, so that this one is durable; where it is of another mount,
@@ -220,10 +235,14 @@ fn sync_holder(existing: &Path) -> Result<(), (Step, Errno)> {
     }
 }
 
+fn is_mode(mode: u32) -> bool {
+    mode & !0o7777 == 0
+}
+
 /// Which filesystem, and by which mount, where the kernel tells (statx(2), since Linux 5.8).
 fn mount_of(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
     let device = inode::of(dir)?.device;
-    let (flags, wanted) = (rustix::fs::AtFlags::EMPTY_PATH, rustix::fs::StatxFlags::MNT_ID);
+    let (flags, wanted) = (AtFlags::EMPTY_PATH, rustix::fs::StatxFlags::MNT_ID);
     let mount = rustix::fs::statx(dir, c"", flags, wanted).map_or(0, |stat| stat.stx_mnt_id);
     Ok((device, mount))
 }
@@ -247,14 +266,52 @@ mod tests {
         std::fs::write(dir.path().join("file"), b"").unwrap();
         let root = Root::open(dir.path()).unwrap();
         let flags = OPEN | OFlags::RDONLY;
+        let long = "a/../".repeat(900);
         let paths = [
-            "a", "a/b", ".", "a/.", "link", "link/b", "out", "out/etc", "..", "a/../..", "/etc",
-            "file", "file/x", "none",
+            "a",
+            "a/b",
+            ".",
+            "a/.",
+            "link",
+            "link/b",
+            "out",
+            "out/etc",
+            "..",
+            "a/../..",
+            "/etc",
+            "file",
+            "file/x",
+            "none",
+            "a/..",
+            "a/../a",
+            "a/b/..",
+            "a/b/../..",
+            "a/b/../../..",
+            "a/../../etc",
+            "./..",
+            "a/./../.",
+            "a//..//a",
+            "none/..",
+            "file/..",
+            "link/..",
+            "out/..",
+            "../a",
+            "a/b/../../a/b",
+            "/",
+            "//",
+            "a/",
+            "a\0",
+            "none/\0",
+            &long,
+            &long[..4090],
         ];
-        for path in paths {
-            let walked = root.walk(Path::new(path), flags).map(drop);
-            let opened = root.open_beneath(Path::new(path), flags).map(drop);
-            assert_eq!(walked, opened, "{path}");
+        let inode = |dir: Result<OwnedFd, Errno>| dir.map(|dir| inode::of(dir).unwrap().inode);
+        for further in [ResolveFlags::empty(), ResolveFlags::NO_XDEV] {
+            for path in paths {
+                let walked = inode(root.walk(Path::new(path), flags, further));
+                let opened = inode(root.open_beneath_by(Path::new(path), flags, further));
+                assert_eq!(walked, opened, "{path}");
+            }
         }
     }
 }

@@ -21,6 +21,8 @@ mod stops;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -81,7 +83,7 @@ fn one_room(room: Room, size: &Size) -> Result<u64> {
         in_room(room, filesystem, size, &report, &mut figures)?;
     }
     match room {
-        Room::Inputs => figures.inputs = inputs::run_all(size, &report)?,
+        Room::Inputs => figures.inputs = run_inputs(size, &report)?,
         Room::Bugs => figures.bugs = bugs::run(&size.only, &report)?,
         _ => {}
     }
@@ -90,6 +92,27 @@ fn one_room(room: Room, size: &Size) -> Result<u64> {
     }
     figures.print();
     Ok(figures.broken())
+}
+
+/// The rooms of inputs, or the one that is named.
+fn run_inputs(size: &Size, report: &Report) -> Result<Vec<inputs::Tally>> {
+    let bar = report.begin("inputs", size.cases());
+    let done = RefCell::new(BTreeMap::new());
+    let progress = |room: &str, cases: u64| {
+        let mut done = done.borrow_mut();
+        done.insert(room.to_owned(), cases);
+        bar.set(done.values().sum());
+    };
+    let (cases, seed) = (size.cases(), size.seed);
+    let tallies = match &size.only[..] {
+        [] => inputs::run(cases, seed, &progress)?,
+        rooms => {
+            let each = rooms.iter().map(|room| inputs::run_room(room, cases, seed, &progress));
+            each.collect::<Result<Vec<_>>>()?.concat()
+        }
+    };
+    bar.end();
+    Ok(tallies)
 }
 
 fn in_room(

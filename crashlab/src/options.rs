@@ -81,9 +81,12 @@ pub(crate) struct Size {
     /// How many times as much of everything.
     #[arg(long, default_value_t = 1)]
     pub(crate) times: u64,
-    /// Of the planted bugs, these.
+    /// Of the planted bugs, or of the rooms of inputs, these.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
+    /// Cases of input, of all rooms together.
+    #[arg(long)]
+    pub(crate) cases: Option<u64>,
     /// Adds the figures to this file.
     #[arg(long)]
     pub(crate) figures: Option<PathBuf>,
@@ -158,6 +161,9 @@ impl Size {
     }
 
     pub(crate) fn cases(&self) -> u64 {
+        if let Some(cases) = self.cases {
+            return cases;
+        }
         if self.short { 5_000 } else { 1_000_000 * self.times }
     }
 }

@@ -39,6 +39,10 @@ impl Bar {
         self.bar.inc(1);
     }
 
+    pub(crate) fn set(&self, done: u64) {
+        self.bar.set_position(done);
+    }
+
     pub(crate) fn end(self) {
         let (done, took) = (self.bar.position(), self.bar.elapsed().as_secs_f64());
         self.bar.finish_and_clear();

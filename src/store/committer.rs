@@ -261,6 +261,7 @@ impl Committer {
             .filter(|id| left.iter().any(|left| left == id))
             .map(|id| self.layout.shown(id))
             .collect();
+        left.sort_unstable();
         left.dedup();
         Ok(Committed {
             sequence: pending.sequence,

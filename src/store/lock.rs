@@ -5,6 +5,7 @@
 //! lose it for both. So this process also keeps a list of the roots that it holds, and asks it first.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 use crate::inode;
 use crate::sys::fork;
 
-const NAME: &str = "lock";
+const NAME: &CStr = c"lock";
 
 /// What a process that was killed still holds for a moment is waited for.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -53,6 +54,8 @@ struct Noted {
 pub(crate) enum Refused {
     /// A process holds it; this is its id in its pid namespace, if it could be read.
     Held(Option<u32>),
+    /// What stands in its place is no file.
+    NoFile,
     Io(Errno),
 }
 
@@ -75,8 +78,7 @@ pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
     }
     // From here on a failure takes the root off the list again.
     let noted = Noted { key, generation };
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, NAME, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = open(dir, OFlags::CREATE | OFlags::RDWR)?;
     loop {
         match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
@@ -89,6 +91,18 @@ pub(crate) fn take(dir: BorrowedFd<'_>) -> Result<Lock, Refused> {
     }
     note_holder(file.as_fd());
     Ok(Lock { _file: file, noted })
+}
+
+/// Opens the lock's file. What else stands there is not waited for, as a FIFO would be.
+fn open(dir: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Refused> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let is_file = |look: inode::Look| look.kind.is_file();
+    match inode::at(dir, NAME) {
+        Ok(look) if !is_file(look) => return Err(Refused::NoFile),
+        _ => {}
+    }
+    let file = rustix::fs::openat(dir, NAME, flags, Mode::RUSR | Mode::WUSR)?;
+    if is_file(inode::of(&file)?) { Ok(file) } else { Err(Refused::NoFile) }
 }
 
 /// Puts a root on the list, if it is not there.
@@ -115,7 +129,7 @@ impl Lock {
 }
 
 /// The process that holds the lock, if one does; its id in its pid namespace, if it could be read.
-pub(crate) fn holder_of(dir: BorrowedFd<'_>) -> Result<Option<Option<u32>>, Errno> {
+pub(crate) fn holder_of(dir: BorrowedFd<'_>) -> Result<Option<Option<u32>>, Refused> {
     let look = inode::of(dir)?;
     // Kept to the end: this process's lock ends with any descriptor of the file that it closes.
     let mut held = held();
@@ -123,15 +137,14 @@ pub(crate) fn holder_of(dir: BorrowedFd<'_>) -> Result<Option<Option<u32>>, Errn
     if here.is_some_and(|entry| entry.generation == fork::generation()) {
         return Ok(Some(Some(std::process::id())));
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(dir, NAME, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(None),
+    let file = match open(dir, OFlags::RDONLY) {
+        Err(Refused::Io(Errno::NOENT)) => return Ok(None),
         file => file?,
     };
     match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(None),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(Some(holder(file.as_fd()))),
-        Err(errno) => Err(errno),
+        Err(errno) => Err(errno.into()),
     }
 }
 

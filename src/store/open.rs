@@ -17,7 +17,7 @@ use super::committer::{Committer, Size, make_log};
 use super::core::{self, Core, Hidden};
 use super::files::{Barrier, Following, Tree};
 use super::layout::{self, Layout, OWN};
-use super::lock::{self, Refused};
+use super::lock;
 use super::log::Log;
 use super::log::files::{self as log_files, NotPlaced, Proof, Segments, Unusable};
 use super::log::scan::Scan;
@@ -98,10 +98,8 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
         return Err(OpenError::NotPrivate(root.path().to_owned()));
     }
     let own = open_own(&root)?;
-    let lock = lock::take(own.as_fd()).map_err(|refused| match refused {
-        Refused::Held(pid) => OpenError::Held { root: root.path().to_owned(), pid },
-        Refused::Io(errno) => io(root.path().join(OWN).join("lock"), "lock", errno),
-    })?;
+    let lock =
+        lock::take(own.as_fd()).map_err(|refused| OpenError::of_lock(root.path(), refused))?;
     let own = Arc::new(own);
     let layout = Arc::new(Layout::new(root, options.names.clone()));
     let look = crate::inode::of(&*own).map_err(|errno| io(layout.shown(OWN), "look", errno))?;
@@ -257,9 +255,7 @@ impl Finding<'_> {
     ) -> Result<Option<(Log<Segments>, u64)>, OpenError> {
         let own = self.own.as_fd();
         if recovery.damage.is_some() {
-            let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let name = format!("log.damaged-{}", time.map_or(0, |time| time.as_secs()));
-            log_files::keep_as(own, &name)
+            log_files::keep_damaged(own)
                 .map_err(|errno| io(self.path_of_log(), "keep the damaged log", errno))?;
         }
         if let Some(scan) = scan {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Route;
 use super::layout::Names;
+use super::log::format::BYTES_MAX;
 use super::recovery::OpenError;
 use crate::place::check_name;
 
@@ -38,7 +39,7 @@ pub struct StoreOptions {
 const NAME_MAX: usize = 200;
 
 /// A segment takes four blocks at least, and a transaction is to fit into memory several times.
-const SEGMENT: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
+const SEGMENT: std::ops::RangeInclusive<u64> = (64 << 10)..=BYTES_MAX;
 
 impl Default for StoreOptions {
     fn default() -> StoreOptions {
@@ -98,7 +99,8 @@ impl StoreOptions {
         self
     }
 
-    /// The mode of the root, if the store makes it.
+    /// The mode of the root, if the store makes it. The owner must be able to use it (0o700); what others may write
+    /// to is then refused.
     pub fn root_mode(mut self, mode: u32) -> StoreOptions {
         self.root_mode = mode;
         self
@@ -151,8 +153,12 @@ impl StoreOptions {
         if mode & !0o777 != 0 || mode & 0o400 == 0 {
             return Err(OpenError::Options("the mode of files is none that their owner can read"));
         }
-        if directory_mode & !0o777 != 0 || directory_mode & 0o700 != 0o700 {
+        let is_of_directory = |mode: u32| mode & !0o777 == 0 && mode & 0o700 == 0o700;
+        if !is_of_directory(directory_mode) {
             return Err(OpenError::Options("the mode of directories shuts their owner out"));
+        }
+        if !is_of_directory(self.root_mode) {
+            return Err(OpenError::Options("the mode of the root shuts its owner out"));
         }
         Ok(())
     }

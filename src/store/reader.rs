@@ -120,7 +120,11 @@ impl StateReader {
             Ok(None) => return Err(OpenError::NotPrivate(path)),
             Ok(Some(own)) => own,
         };
-        if let Some(pid) = lock::holder_of(own.as_fd()).map_err(|errno| failed("lock", errno))? {
+        let holder = || {
+            let holder = lock::holder_of(own.as_fd());
+            holder.map_err(|refused| OpenError::of_lock(self.layout.root.path(), refused))
+        };
+        if let Some(pid) = holder()? {
             return Ok(Freshness::Open { pid });
         }
         let Some(scan) = super::inspect::scan(own.as_fd(), &path)? else {
@@ -128,9 +132,7 @@ impl StateReader {
         };
         if let Some(damage) = &scan.damage {
             // A process may have opened it meanwhile, and write.
-            if let Some(pid) =
-                lock::holder_of(own.as_fd()).map_err(|errno| failed("lock", errno))?
-            {
+            if let Some(pid) = holder()? {
                 return Ok(Freshness::Open { pid });
             }
             let (log, what) = (path.join("log"), damage.to_string());

@@ -1,11 +1,13 @@
 //! What an opening has found, or why there is none.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 use super::NotVisible;
+use super::layout::OWN;
+use super::lock::Refused;
 use super::log::files::Unusable;
 use super::log::format::NotASegment;
 use super::log::scan::Damage;
@@ -135,6 +137,20 @@ impl OpenError {
         }
     }
 
+    /// Why there is no lock of a root.
+    pub(super) fn of_lock(root: &Path, why: Refused) -> OpenError {
+        let path = root.join(OWN).join("lock");
+        match why {
+            Refused::Held(pid) => OpenError::Held { root: root.to_owned(), pid },
+            Refused::Io(errno) => io(path, "lock", errno),
+            Refused::NoFile => {
+                let why = "what stands there is no file";
+                let source = io::Error::new(io::ErrorKind::InvalidInput, why);
+                OpenError::Io { path, doing: "lock", source }
+            }
+        }
+    }
+
     /// Why a log cannot be used.
     pub(super) fn of_log(log: PathBuf, why: Unusable) -> OpenError {
         match why {
@@ -145,6 +161,9 @@ impl OpenError {
             }),
             Unusable::Missing(name) => {
                 OpenError::Damaged { log, what: format!("{name} is missing") }
+            }
+            Unusable::NoFile(name) => {
+                OpenError::Damaged { log, what: format!("{name} is no file") }
             }
             Unusable::Damage(Damage::Segment(_, NotASegment::Version(version))) => {
                 OpenError::NewerVersion { log, version }

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::layout::{errno_of, record, split};
+use super::layout::{FILE_MAX, errno_of, record, split};
 use super::log::format::{DirectoryId, Kind, Record, is_path};
-use crate::inode;
+use crate::inode::{self, Look};
 use crate::left_out::{Rule, left_out};
 use crate::request::{Options, Target};
 
@@ -60,7 +60,8 @@ pub(crate) fn all(own: BorrowedFd<'_>, is_mine: bool) -> Result<Vec<Record>, Err
                         let _ = rustix::fs::unlinkat(&dir, &name, AtFlags::empty());
                     }
                 } else if is_path(&path) {
-                    records.push(Record { directory: saved_to, ..read(&dir, path, &name)? });
+                    let read = read(&dir, path, &name)?;
+                    records.extend(read.map(|record| Record { directory: saved_to, ..record }));
                 }
             }
         }
@@ -87,7 +88,8 @@ fn take_back_but(own: BorrowedFd<'_>, path: &str, but: Option<&DirectoryId>) -> 
         let Some(dir) = open(of_id.as_fd(), &directory)? else { continue };
         match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
             Ok(()) => rustix::fs::fsync(&dir)?,
-            Err(Errno::NOENT) => {}
+            // A directory there is somebody else's.
+            Err(Errno::NOENT | Errno::ISDIR) => {}
             Err(errno) => return Err(errno),
         }
         // Empty ones do no harm.
@@ -97,21 +99,40 @@ fn take_back_but(own: BorrowedFd<'_>, path: &str, but: Option<&DirectoryId>) -> 
     Ok(())
 }
 
-fn read(dir: &OwnedFd, path: String, name: &str) -> Result<Record, Errno> {
+/// Reads what is kept; `None` if the store never kept such a thing, and somebody else has put it there.
+fn read(dir: &OwnedFd, path: String, name: &str) -> Result<Option<Record>, Errno> {
     let c_name = CString::new(name).map_err(|_| Errno::INVAL)?;
-    let look = inode::at(dir, &c_name)?;
+    let look = match inode::at(dir, &c_name) {
+        // Taken back meanwhile, by the process that has the store open.
+        Err(Errno::NOENT) => return Ok(None),
+        look => look?,
+    };
+    if !is_kept(&look) {
+        return Ok(None);
+    }
     let mode = look.mode.as_raw_mode();
     if mode == 0 && look.size == 0 {
         // It need not be readable.
-        return Ok(record(Kind::Remove, path, 0, Bytes::new()));
+        return Ok(Some(record(Kind::Remove, path, 0, Bytes::new())));
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        file => file?,
+    };
+    if !is_kept(&inode::of(&file)?) {
+        return Ok(None);
+    }
     let mut data = Vec::new();
-    let mut file = std::fs::File::from(file);
+    let mut file = std::io::Read::take(std::fs::File::from(file), FILE_MAX);
     std::io::Read::read_to_end(&mut file, &mut data)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(record(Kind::Replace, path, mode, Bytes::from(data)))
+    Ok(Some(record(Kind::Replace, path, mode, Bytes::from(data))))
+}
+
+/// Is it a file, and no larger than any that is saved?
+fn is_kept(look: &Look) -> bool {
+    look.kind.is_file() && look.size <= FILE_MAX
 }
 
 /// Opens a directory in another; `None` if it is not there, or is none.

@@ -89,3 +89,31 @@ fn neither_name_is_ever_missing() {
         });
     }
 }
+
+/// Who wants a new file has no old version to keep: not even that of whoever comes between the look and the rename.
+#[test]
+fn a_new_file_that_is_refused_keeps_nothing() {
+    let dir = tempdir().unwrap();
+    let (target, previous) = (dir.path().join("state.json"), dir.path().join("previous"));
+    let options = Options::new().create_new().keep_previous("previous");
+    fs::write(&previous, "theirs").unwrap();
+    let mut file = options.create(&target).unwrap();
+    std::io::Write::write_all(&mut file, b"new").unwrap();
+    fs::write(&target, "old").unwrap();
+    assert_unchanged(file.commit(), Step::Rename, libc::EEXIST);
+    assert_reads(&target, "old");
+    assert_reads(&previous, "theirs");
+    for writer in Door::writers() {
+        for round in 0..50 {
+            let target = dir.path().join(format!("{round}"));
+            let request =
+                |bytes: &'static str| ringseal::Request::new(&target, bytes).with(options.clone());
+            let answers = writer.replace_all_blocking([request("1"), request("2"), request("3")]);
+            assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+            assert_reads(&target, "1");
+            assert_reads(&previous, "theirs");
+            fs::remove_file(target).unwrap();
+        }
+    }
+    assert_eq!(tree::names(dir.path()).len(), 2, "{:?}", tree::names(dir.path()));
+}

@@ -286,6 +286,44 @@ fn a_name_of_the_librarys_own_form_is_refused() {
     }
 }
 
+/// Up and down within the root, as openat2 resolves it; its walk is tested beside it.
+#[test]
+fn a_path_below_a_root_may_go_up_within_it() {
+    let dir = tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("root/a/b")).unwrap();
+    let save = || {
+        let confined = Root::open(dir.path().join("root")).unwrap();
+        for (number, door) in Door::all().into_iter().enumerate() {
+            let up = door.save(Target::beneath(&confined, "a/b/../x.json"), format!("{number}"));
+            up.unwrap();
+            assert_reads(&dir.path().join("root/a/x.json"), format!("{number}"));
+            for path in ["a/../../x.json", "a/b/../../../root/x.json"] {
+                let out = door.save(Target::beneath(&confined, path), "x");
+                assert_unchanged(out, Step::OpenDirectory, libc::EXDEV);
+            }
+        }
+    };
+    save();
+    in_child("targets::a_path_below_a_root_may_go_up_within_it", || {
+        need!(crate::support::seccomp::deny(&[libc::SYS_openat2], libc::ENOSYS));
+        save();
+    });
+}
+
+#[test]
+fn a_mode_that_no_directory_has_is_refused() {
+    let dir = tempdir().unwrap();
+    for mode in [0o10755, 0o40755, u32::MAX] {
+        let error = Root::create(dir.path().join("new"), mode).unwrap_err();
+        assert_eq!((error.step(), error.raw_os_error()), (Step::Accept, Some(libc::EINVAL)));
+        assert_eq!(error.outcome(), ringseal::Outcome::Unchanged);
+        let root = Root::open(dir.path()).unwrap();
+        let error = root.make_directories([("new", mode)]).remove(0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn made_directories_have_their_mode_and_stay() {
     let dir = tempdir().unwrap();

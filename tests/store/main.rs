@@ -5,6 +5,7 @@ mod ending;
 mod faults;
 mod fuzz;
 mod order;
+mod planted;
 mod power;
 mod recovery;
 mod surface;

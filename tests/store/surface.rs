@@ -20,6 +20,18 @@ fn running(pid: u32) -> State {
     State { status: "running".into(), pid }
 }
 
+/// To the last bit.
+#[test]
+fn numbers_are_loaded_as_they_were_saved() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    for number in [1.369662786700921e85, 0.1, f64::MIN_POSITIVE, f64::MAX, 5e-324, -0.0] {
+        store.save_blocking("a", &number).unwrap();
+        let loaded = store.load_blocking::<f64>("a").unwrap().unwrap();
+        assert_eq!(loaded.to_bits(), number.to_bits(), "{number:e}");
+    }
+}
+
 #[test]
 fn states_are_saved_loaded_listed_and_removed() {
     for place in places() {

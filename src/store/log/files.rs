@@ -1,7 +1,9 @@
 //! The log's two files: made whole or not at all, read from the disk, written through to it.
 
+use std::ffi::CString;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, IFlags, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -16,6 +18,8 @@ use crate::{inode, liveness};
 const LOG: &str = "log";
 /// Until it is durable.
 const NEW: &str = "log.new";
+/// What is kept of one that was damaged, with a number behind it.
+const DAMAGED: &str = "log.damaged-";
 const NAMES: [&str; 2] = ["log.0", "log.1"];
 
 /// Why a log cannot be used.
@@ -25,6 +29,8 @@ pub(crate) enum Unusable {
     Damage(Damage),
     /// One of the two files is missing.
     Missing(&'static str),
+    /// Something else stands in its place.
+    NoFile(&'static str),
     /// Somebody else owns it, or may read or write it.
     NotPrivate(&'static str),
 }
@@ -157,9 +163,18 @@ fn remove(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
-/// Gives a log another name, under which it is only kept.
-pub(crate) fn keep_as(dir: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
-    rustix::fs::renameat_with(dir, LOG, dir, name, RenameFlags::NOREPLACE)?;
+/// Gives a log another name, under which it is only kept: the time, or the next number that none has yet, for a
+/// clock can stand still, or go back.
+pub(crate) fn keep_damaged(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    let mut number = time.map_or(0, |time| time.as_nanos());
+    loop {
+        let name = format!("{DAMAGED}{number}");
+        match rustix::fs::renameat_with(dir, LOG, dir, name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => number += 1,
+            renamed => break renamed?,
+        }
+    }
     rustix::fs::fsync(dir)
 }
 
@@ -216,13 +231,19 @@ fn open_private(
     name: &'static str,
     flags: OFlags,
 ) -> Result<OwnedFd, Unusable> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+    // Before it is opened, and after: opening a FIFO can wait, a device can do anything.
+    let c_name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    match inode::at(dir, &c_name) {
         Err(Errno::NOENT) => return Err(Unusable::Missing(name)),
-        file => file?,
-    };
-    let is_file = inode::of(&file)?.kind.is_file();
-    if is_file && is_private(file.as_fd())? { Ok(file) } else { Err(Unusable::NotPrivate(name)) }
+        look if !look?.kind.is_file() => return Err(Unusable::NoFile(name)),
+        _ => {}
+    }
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    if !inode::of(&file)?.kind.is_file() {
+        return Err(Unusable::NoFile(name));
+    }
+    if is_private(file.as_fd())? { Ok(file) } else { Err(Unusable::NotPrivate(name)) }
 }
 
 /// One write, if the kernel takes it whole; what it does not take is written behind it.
@@ -270,14 +291,26 @@ fn read_segment(dir: BorrowedFd<'_>, name: &'static str) -> Result<Segment, Unus
     if !left_out(Rule::FlushBeforeReading) {
         rustix::fs::fsync(&file)?;
     }
-    let len = rustix::fs::fstat(file.as_fd())?.st_size as usize;
+    let len = inode::of(&file)?.size;
+    // Its first block says how long it is. One that is not is not read, nor is room made for it: it may
+    // seem to be endless.
+    let first = read_blocks(&file, len.min(BLOCK as u64) as usize)?;
+    match SegmentHeader::decode(first.bytes()) {
+        Ok(header) if header.bytes == len => read_blocks(&file, len as usize),
+        _ => Ok(first),
+    }
+}
+
+fn read_blocks(file: &OwnedFd, len: usize) -> Result<Segment, Unusable> {
     let whole = len.next_multiple_of(BLOCK);
-    let mut memory = vec![0; whole + BLOCK];
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(whole + BLOCK).map_err(|_| Errno::NOMEM)?;
+    memory.resize(whole + BLOCK, 0);
     let start = memory.as_ptr().align_offset(BLOCK);
     let mut done = 0;
     while done < len {
         // To the end of the last block: a direct read takes whole ones only.
-        match rustix::io::pread(&file, &mut memory[start..][done..whole], done as u64) {
+        match rustix::io::pread(file, &mut memory[start..][done..whole], done as u64) {
             Ok(0) => break,
             Ok(read) => done += read,
             Err(Errno::INTR) => {}

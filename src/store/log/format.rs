@@ -26,6 +26,10 @@ pub(crate) const BLOCK: usize = 4096;
 
 /// The smallest segment: its header, an opening mark, a group, and a closing mark.
 pub(crate) const BLOCKS_MIN: usize = 4;
+const BYTES_MIN: u64 = (BLOCKS_MIN * BLOCK) as u64;
+
+/// The largest segment: all of it is read into memory.
+pub(crate) const BYTES_MAX: u64 = 1 << 30;
 
 /// `\r\n` and `\x1a` show what a transfer as text has done to the file.
 const SEGMENT_MAGIC: [u8; 8] = *b"RSEAL\r\n\x1a";
@@ -103,7 +107,7 @@ impl SegmentHeader {
         let is_ours = index < 2
             && usize::from(u16_at(header, 10)) == SEGMENT_HEADER
             && u32_at(header, 32) as usize == BLOCK
-            && bytes >= (BLOCKS_MIN * BLOCK) as u64
+            && (BYTES_MIN..=BYTES_MAX).contains(&bytes)
             && bytes % BLOCK as u64 == 0
             && zeros(&header[36..40])
             && zeros(&header[56..60]);

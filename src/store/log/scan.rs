@@ -209,7 +209,9 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Damage::Segment(index, why) => write!(f, "log.{index}: {why}"),
-            Damage::NotAPair => f.write_str("log.0 and log.1 are not the two segments of one log"),
+            Damage::NotAPair => f.write_str(
+                "log.0 and log.1 are not the two segments of one log, or not as long as they say",
+            ),
             Damage::Hole { after, durable, at } => {
                 write!(f, "what follows group {after} is missing or damaged")?;
                 if let Some(Place { segment, block }) = at {
