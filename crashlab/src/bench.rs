@@ -43,11 +43,7 @@ pub(crate) struct Recording {
 
 impl Bench {
     pub(crate) fn new(filesystem: &'static Filesystem) -> Result<Bench> {
-        Bench::of_size(filesystem, filesystem.size)
-    }
-
-    pub(crate) fn of_size(filesystem: &'static Filesystem, bytes: u64) -> Result<Bench> {
-        let formatted = filesystem.formatted_with_size(bytes).context(filesystem.name)?;
+        let formatted = filesystem.format().context(filesystem.name)?;
         let disk = Disk::new(formatted.clone()).context("no FUSE disk")?;
         let at = tempfile::Builder::new().prefix("crashlab-mount-").tempdir()?;
         let slate = Slate::new().context("no disk in memory")?;
@@ -95,7 +91,12 @@ impl Bench {
     }
 
     /// Recovers a disk as a runtime does when it starts, and keeps all that came to the disk meanwhile.
-    pub(crate) fn record_recovery(&mut self, load: &Load, image: Image, latency: Latency) -> Result<Recording> {
+    pub(crate) fn record_recovery(
+        &mut self,
+        load: &Load,
+        image: Image,
+        latency: Latency,
+    ) -> Result<Recording> {
         self.disk.load(image);
         let base = self.disk.record(latency);
         let (device, mounted) = self.mount(&self.disk)?;
@@ -175,7 +176,8 @@ impl Bench {
     /// Keeps a disk for who wants to look at it; the path it is kept at.
     pub(crate) fn keep(&self, image: &Image, load: &Load, why: &[String]) -> String {
         let directory = Path::new("target/crashlab");
-        let name = format!("{}-{:?}-{:?}-{}", self.filesystem.name, load.shape, load.door, load.seed);
+        let name =
+            format!("{}-{:?}-{:?}-{}", self.filesystem.name, load.shape, load.door, load.seed);
         let path = directory.join(&name);
         let kept = fs::create_dir_all(directory)
             .and_then(|()| image.save(&path.with_extension("img")))
@@ -221,7 +223,12 @@ pub(crate) fn said(load: &Load, events: &[Event]) -> Said {
 }
 
 /// What is broken below a mounted directory. `cut`: the power was cut, or might have been.
-pub(crate) fn examine_mounted(load: &Load, directory: &Path, said: &Said, cut: bool) -> Vec<String> {
+pub(crate) fn examine_mounted(
+    load: &Load,
+    directory: &Path,
+    said: &Said,
+    cut: bool,
+) -> Vec<String> {
     let looked = catch_unwind(AssertUnwindSafe(|| look::look(load, directory)));
     let seen = match looked {
         Ok(Ok(seen)) => seen,
@@ -271,10 +278,6 @@ impl Process {
     fn start(mut command: Command) -> Result<Process> {
         let process = command.stdin(Stdio::null()).spawn().context("no child process")?;
         Ok(Process { process, began: Instant::now() })
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.process.id()
     }
 
     pub(crate) fn kill(&mut self) -> Result<()> {

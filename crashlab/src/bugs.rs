@@ -65,10 +65,30 @@ const PLANTED: &[Planted] = &[
     planted("own-block", "ext4", Search::Cuts(STORES)),
     planted("liveness", "xfs", Search::Shutdowns(FILES)),
     planted("retry-fsync", "ext4", Search::Errors(FILES)),
-    Planted { name: "ignored flushes", rule: None, filesystem: "ext4", search: Search::IgnoredFlushes(FILES) },
-    Planted { name: "ext4 nobarrier", rule: None, filesystem: "ext4-nobarrier", search: Search::Cuts(FILES) },
-    Planted { name: "ext4 fast_commit", rule: None, filesystem: "ext4-fast-commit", search: Search::Cuts(FILES) },
-    Planted { name: "btrfs nobarrier", rule: None, filesystem: "btrfs-nobarrier", search: Search::Cuts(FILES) },
+    Planted {
+        name: "ignored flushes",
+        rule: None,
+        filesystem: "ext4",
+        search: Search::IgnoredFlushes(FILES),
+    },
+    Planted {
+        name: "ext4 nobarrier",
+        rule: None,
+        filesystem: "ext4-nobarrier",
+        search: Search::Cuts(FILES),
+    },
+    Planted {
+        name: "ext4 fast_commit",
+        rule: None,
+        filesystem: "ext4-fast-commit",
+        search: Search::Cuts(FILES),
+    },
+    Planted {
+        name: "btrfs nobarrier",
+        rule: None,
+        filesystem: "btrfs-nobarrier",
+        search: Search::Cuts(FILES),
+    },
 ];
 
 /// Disks, or runs, within which a bug has to be found.
@@ -76,7 +96,8 @@ const MOST: u64 = 20_000;
 
 /// Looks for each bug, in a process of its own, for a process leaves out one rule.
 pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
-    let wanted = |planted: &&Planted| only.is_empty() || only.iter().any(|name| name == planted.name);
+    let wanted =
+        |planted: &&Planted| only.is_empty() || only.iter().any(|name| name == planted.name);
     let bar = report.begin("bugs", PLANTED.len() as u64);
     let mut bugs = Vec::new();
     for planted in PLANTED.iter().filter(wanted) {
@@ -115,7 +136,9 @@ pub(crate) fn be_search(name: &str) -> Result<()> {
 
 fn search(bench: &mut Bench, planted: &Planted) -> Result<(u64, Option<String>)> {
     let loads = |all: &'static [(Shape, Door)]| {
-        (1..).flat_map(move |seed| all.iter().map(move |(shape, door)| Load::new(*shape, *door, seed)))
+        (1..).flat_map(move |seed| {
+            all.iter().map(move |(shape, door)| Load::new(*shape, *door, seed))
+        })
     };
     match planted.search {
         Search::Cuts(all) => cuts::until_broken(bench, loads(all), 300, MOST, |tape| tape),

@@ -23,7 +23,10 @@ pub(crate) enum Condition {
     /// So many bytes of addresses more than at the start (`RLIMIT_AS`).
     Memory(u64),
     /// A system call fails.
-    Deny { call: Call, errno: i32 },
+    Deny {
+        call: Call,
+        errno: i32,
+    },
     /// The ring's descriptor is another file's after so many microseconds.
     RingDies(u64),
     /// So many bytes are left on the disk.

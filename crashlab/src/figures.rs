@@ -147,7 +147,12 @@ impl Figures {
             for (name, tried) in all {
                 println!(
                     "{room} {name}: {} runs, {} hit; answers: {} durable, {} unchanged, {} unknown; {} broken",
-                    tried.runs, tried.hit, tried.durable, tried.unchanged, tried.unknown, tried.broken
+                    tried.runs,
+                    tried.hit,
+                    tried.durable,
+                    tried.unchanged,
+                    tried.unknown,
+                    tried.broken
                 );
             }
         }

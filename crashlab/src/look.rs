@@ -101,7 +101,11 @@ fn files(directory: &Path, temps: bool) -> Result<Contents> {
             let there = match fs::read(&path) {
                 // All pid files are alike: some process's number.
                 Ok(content) if name.ends_with(PID) && content.iter().all(u8::is_ascii_digit) => {
-                    if content.is_empty() { Found::Empty } else { Found::Version(0) }
+                    if content.is_empty() {
+                        Found::Empty
+                    } else {
+                        Found::Version(0)
+                    }
                 }
                 Ok(content) => Found::of(name.trim_end_matches(".previous"), &content),
                 Err(error) => Found::Torn(error.to_string()),

@@ -18,6 +18,7 @@ mod promise;
 mod quote;
 mod report;
 mod stops;
+#[allow(unreachable_pub, reason = "the tests share it")]
 #[path = "../../tests/support/mod.rs"]
 mod support;
 

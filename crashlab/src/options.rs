@@ -110,14 +110,9 @@ impl Size {
     pub(crate) fn filesystems(&self, room: Room) -> Result<Vec<&'static Filesystem>> {
         let own: &[&str] = match room {
             Room::Cuts if self.short => &["ext4", "xfs", "btrfs"],
-            Room::Cuts => &[
-                "ext4",
-                "xfs",
-                "btrfs",
-                "ext4-writeback",
-                "ext4-journal",
-                "ext4-noauto-da-alloc",
-            ],
+            Room::Cuts => {
+                &["ext4", "xfs", "btrfs", "ext4-writeback", "ext4-journal", "ext4-noauto-da-alloc"]
+            }
             Room::Errors if self.short => &["ext4", "xfs", "btrfs"],
             Room::Errors => &["ext4", "xfs", "btrfs", "ext4-remount-ro"],
             Room::Stops => &["ext4", "xfs", "btrfs"],

@@ -80,7 +80,10 @@ impl Said {
         let mut explained: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
         for (path, candidates) in &paths {
             let there = found.get(*path).unwrap_or(&Found::Nothing);
-            if cut && candidates.iter().any(|candidate| candidate.is_atomic()) && !path.ends_with('/') {
+            if cut
+                && candidates.iter().any(|candidate| candidate.is_atomic())
+                && !path.ends_with('/')
+            {
                 continue;
             }
             let like: Vec<_> = candidates.iter().copied().filter(|it| it.is_like(there)).collect();
@@ -95,7 +98,7 @@ impl Said {
         broken.extend(self.kept(found));
         let known = |path: &str| {
             let is_previous = |of: &&str| previous(of) == path;
-            paths.contains_key(path) || paths.keys().any(|of| is_previous(of))
+            paths.contains_key(path) || paths.keys().any(is_previous)
         };
         for (path, there) in found.iter().filter(|(path, _)| !known(path)) {
             broken.push(format!("{path}: {there}, which nobody asked for"));
@@ -151,13 +154,16 @@ impl Said {
             // A directory is made before the transaction is, and by itself tells nothing.
             let tells = |change: &Change| change.to.is_none() || !change.path.ends_with('/');
             let shown = operation.asked.changes.iter().find(|change| {
-                tells(change) && of(change).is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
+                tells(change)
+                    && of(change)
+                        .is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
             });
             let lacking = operation.asked.changes.iter().enumerate().find(|(at, change)| {
                 let this = Candidate { change, operation: Some(operation), at: *at };
-                tells(change) && of(change).is_some_and(|may_be| {
-                    !may_be.is_empty() && may_be.iter().all(|it| it.is_before(&this))
-                })
+                tells(change)
+                    && of(change).is_some_and(|may_be| {
+                        !may_be.is_empty() && may_be.iter().all(|it| it.is_before(&this))
+                    })
             });
             if let (Some(shown), Some((_, lacking))) = (shown, lacking) {
                 torn.push(format!(
@@ -184,16 +190,17 @@ impl Said {
             // One thread saves them, so their order is that of the candidates. What failed was never there.
             let versions: Vec<&Candidate<'_>> =
                 candidates.iter().filter(|it| !it.is_unchanged()).collect();
-            let is_good = versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(|(place, _)| {
-                // The first version has none before it.
-                let is_first = place == 0 && old == Found::Nothing;
-                let row = &versions[place.saturating_sub(1)..=place];
-                // Of versions whose fate is not known any may be missing in the row.
-                let mut before = versions[..=place].iter();
-                is_first
-                    || row.iter().any(|it| it.is_like(&old))
-                    || before.any(|it| it.is_like(&old) && it.is_followed_by_doubt(&versions))
-            });
+            let is_good =
+                versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(|(place, _)| {
+                    // The first version has none before it.
+                    let is_first = place == 0 && old == Found::Nothing;
+                    let row = &versions[place.saturating_sub(1)..=place];
+                    // Of versions whose fate is not known any may be missing in the row.
+                    let mut before = versions[..=place].iter();
+                    is_first
+                        || row.iter().any(|it| it.is_like(&old))
+                        || before.any(|it| it.is_like(&old) && it.is_followed_by_doubt(&versions))
+                });
             if !is_good {
                 broken.push(format!("{}: {old}, beside {new}", previous(path)));
             }
@@ -211,7 +218,8 @@ impl Said {
                 });
                 if let Some(older) = older {
                     let (new, older) = (new.name(), older.name());
-                    broken.push(format!("{path}: {new} was to be a new file, but {older} was there"));
+                    broken
+                        .push(format!("{path}: {new} was to be a new file, but {older} was there"));
                 }
             }
         }
@@ -232,7 +240,9 @@ impl<'a> Candidate<'a> {
 
     fn name(&self) -> String {
         match (self.change.to, self.number()) {
-            (Some(version), Some(number)) => format!("version {} (operation {number})", version.number),
+            (Some(version), Some(number)) => {
+                format!("version {} (operation {number})", version.number)
+            }
             (None, Some(number)) => format!("the removal (operation {number})"),
             (_, None) => "the first version".to_owned(),
         }

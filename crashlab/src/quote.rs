@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::figures::Figures;
 
+type Part = fn(&Figures) -> String;
+
 /// What a mark can ask for.
-const PARTS: [(&str, fn(&Figures) -> String); 3] =
-    [("summary", summary), ("rooms", rooms), ("bugs", bugs)];
+const PARTS: [(&str, Part); 3] = [("summary", summary), ("rooms", rooms), ("bugs", bugs)];
 
 const BEGIN: &str = "<!-- quoted from docs/crash-laboratory.json: ";
 const END: &str = "<!-- end of the quotation -->";
@@ -31,7 +32,8 @@ fn quoted(figures: &Figures, text: &str) -> Result<String> {
     while let Some(line) = lines.next() {
         out.push_str(line);
         out.push('\n');
-        let Some(asked) = line.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(" -->")) else {
+        let Some(asked) = line.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(" -->"))
+        else {
             continue;
         };
         let Some((_, part)) = PARTS.iter().find(|(name, _)| *name == asked) else {
@@ -84,7 +86,8 @@ fn summary(figures: &Figures) -> String {
 }
 
 fn rooms(figures: &Figures) -> String {
-    let mut out = String::from("| room | on | tried | | broken |\n| --- | --- | --- | --- | --- |\n");
+    let mut out =
+        String::from("| room | on | tried | | broken |\n| --- | --- | --- | --- | --- |\n");
     for (name, cuts) in &figures.cuts {
         out.push_str(&format!(
             "| `cuts` | {name} | {} disks, of {} recordings | {} of them of {} recoveries; {} a minute | {} |\n",
@@ -117,17 +120,18 @@ fn rooms(figures: &Figures) -> String {
     }
     for tally in &figures.inputs {
         let cases = number(tally.cases);
-        out.push_str(&format!("| `inputs` | {} | {cases} cases | | {} |\n", tally.room, tally.broken));
+        out.push_str(&format!(
+            "| `inputs` | {} | {cases} cases | | {} |\n",
+            tally.room, tally.broken
+        ));
     }
-    out.push_str(&format!(
-        "\nLinux {}, {} processors.\n",
-        figures.kernel, figures.processors
-    ));
+    out.push_str(&format!("\nLinux {}, {} processors.\n", figures.kernel, figures.processors));
     out
 }
 
 fn bugs(figures: &Figures) -> String {
-    let mut out = String::from("| left out | on | found within | as |\n| --- | --- | --- | --- |\n");
+    let mut out =
+        String::from("| left out | on | found within | as |\n| --- | --- | --- | --- |\n");
     for bug in &figures.bugs {
         let found = bug.found.as_deref().unwrap_or("**not found**").replace('|', "\\|");
         let tries = number(bug.tries);

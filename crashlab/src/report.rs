@@ -17,7 +17,8 @@ pub(crate) struct Bar {
 
 impl Report {
     pub(crate) fn begin(&self, room: &str, jobs: u64) -> Bar {
-        let style = ProgressStyle::with_template("{msg:28} {pos}/{len} {wide_bar} {elapsed} ({eta} left)");
+        let style =
+            ProgressStyle::with_template("{msg:28} {pos}/{len} {wide_bar} {elapsed} ({eta} left)");
         let bar = ProgressBar::new(jobs)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
             .with_message(room.to_owned());

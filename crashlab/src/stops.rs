@@ -40,10 +40,8 @@ pub(crate) fn run(
     };
     // A load's stops in pieces, so that both workers are busy to the end.
     let piece = 10;
-    let jobs: Vec<(Load, u64)> = loads
-        .iter()
-        .flat_map(|load| (0..share.div_ceil(piece)).map(move |n| (*load, n)))
-        .collect();
+    let jobs: Vec<(Load, u64)> =
+        loads.iter().flat_map(|load| (0..share.div_ceil(piece)).map(move |n| (*load, n))).collect();
     let bar = report.begin(&format!("{name} {}", filesystem.name), jobs.len() as u64);
     let mut sum = Tried::default();
     crew::share(
@@ -76,12 +74,18 @@ fn several(
     let mut random = Rng::with_seed(load.seed ^ number << 32);
     // How long it runs, if nothing stops it.
     let mut whole = Duration::ZERO;
-    bench.trial(load, &Condition::None, Look::Anew, |_| {}, |child, _| {
-        let began = Instant::now();
-        child.wait()?;
-        whole = began.elapsed();
-        Ok(())
-    })?;
+    bench.trial(
+        load,
+        &Condition::None,
+        Look::Anew,
+        |_| {},
+        |child, _| {
+            let began = Instant::now();
+            child.wait()?;
+            whole = began.elapsed();
+            Ok(())
+        },
+    )?;
     for _ in 0..count {
         let after = whole.mul_f64(random.f64()).max(Duration::from_millis(1));
         let mut hit = false;
@@ -89,27 +93,40 @@ fn several(
             Stop::Filesystem => Look::Anew,
             Stop::Process => Look::AsItIs,
         };
-        let trial = bench.trial(load, &Condition::None, look, |_| {}, |child, mounted| {
-            sleep(after);
-            hit = !child.is_over()?;
-            match stop {
-                Stop::Filesystem => mounted.shutdown()?,
-                Stop::Process => child.kill()?,
-            }
-            Ok(())
-        })?;
+        let trial = bench.trial(
+            load,
+            &Condition::None,
+            look,
+            |_| {},
+            |child, mounted| {
+                sleep(after);
+                hit = !child.is_over()?;
+                match stop {
+                    Stop::Filesystem => mounted.shutdown()?,
+                    Stop::Process => child.kill()?,
+                }
+                Ok(())
+            },
+        )?;
         tried.add(hit, trial.answers, u64::from(!trial.broken.is_empty()));
         if !trial.broken.is_empty() {
             let kept = bench.keep(&bench.disk.image(), load, &trial.broken);
             let what = trial.broken.join("; ");
-            all.push(format!("{} {load}, {stop:?} after {after:?}: {what} ({kept})", bench.filesystem.name));
+            all.push(format!(
+                "{} {load}, {stop:?} after {after:?}: {what} ({kept})",
+                bench.filesystem.name
+            ));
         }
     }
     Ok((tried, all))
 }
 
 /// How many shutdowns it takes until something is broken; `None` if nothing is within so many.
-pub(crate) fn until_broken(bench: &mut Bench, load: &Load, most: u64) -> Result<(u64, Option<String>)> {
+pub(crate) fn until_broken(
+    bench: &mut Bench,
+    load: &Load,
+    most: u64,
+) -> Result<(u64, Option<String>)> {
     let (tried, broken) = several(bench, load, Stop::Filesystem, most, 0)?;
     Ok((tried.runs, broken.into_iter().next()))
 }

@@ -88,7 +88,8 @@ fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
     examine_states(bench, &recording, size.states, |bench, image, said| {
         done.states += 1;
         let broken = bench.examine(load, &image, said);
-        if random.usize(..size.states.max(1)) < size.recoveries && cut_again.len() < size.recoveries {
+        if random.usize(..size.states.max(1)) < size.recoveries && cut_again.len() < size.recoveries
+        {
             cut_again.push((image.clone(), said.clone()));
         }
         tell(bench, &image, load, broken, &mut done.broken)

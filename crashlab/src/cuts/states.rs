@@ -6,13 +6,16 @@ use fastrand::Rng;
 
 use crate::disk::{Event, Kept, Tape, Walk};
 
+/// Writes, in order of arrival, and how much of each.
+pub(crate) type Chosen = Vec<(usize, Kept)>;
+
 /// A disk that a power cut could have left.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     /// So many events had happened.
     pub(crate) cut: usize,
     /// Of the writes that no flush had covered, those that the disk had taken.
-    pub(crate) chosen: Vec<(usize, Kept)>,
+    pub(crate) chosen: Chosen,
 }
 
 /// Up to `most` states of a tape, behind its first note, in the order of their cuts.
@@ -23,7 +26,7 @@ pub(crate) struct State {
 pub(crate) fn choose(tape: &Tape, base: &crate::disk::Image, most: usize, seed: u64) -> Vec<State> {
     let mut random = Rng::with_seed(seed);
     let mut walk = Walk::new(tape, base.clone());
-    let mut known: HashSet<(usize, usize, Vec<(usize, Kept)>)> = HashSet::new();
+    let mut known: HashSet<(usize, usize, Chosen)> = HashSet::new();
     // Where an answer was given last, for there something can be missing.
     let (mut first, mut others) = (Vec::new(), Vec::new());
     let mut notes = 0;
@@ -54,10 +57,9 @@ pub(crate) fn choose(tape: &Tape, base: &crate::disk::Image, most: usize, seed: 
     first
 }
 
-fn ways(tape: &Tape, pending: &[usize], random: &mut Rng) -> Vec<Vec<(usize, Kept)>> {
-    let whole = |writes: &[usize]| -> Vec<(usize, Kept)> {
-        writes.iter().map(|write| (*write, Kept::Whole)).collect()
-    };
+fn ways(tape: &Tape, pending: &[usize], random: &mut Rng) -> Vec<Chosen> {
+    let whole =
+        |writes: &[usize]| -> Chosen { writes.iter().map(|write| (*write, Kept::Whole)).collect() };
     let mut ways = vec![Vec::new(), whole(pending)];
     if pending.len() <= 4 {
         for subset in 0..1_usize << pending.len() {

@@ -98,10 +98,6 @@ impl Device {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Mounts the filesystem that is on the disk.
     pub fn mount(&self, filesystem: &Filesystem, at: &Path) -> io::Result<Mounted> {
         let options = CString::new(filesystem.options)?;
@@ -174,15 +170,6 @@ impl Mounted {
     /// Cuts the filesystem off its disk, as a crash does, without writing its log.
     pub fn shutdown(&self) -> io::Result<()> {
         sys::shut_down(&File::open(&self.path)?)
-    }
-
-    pub fn remount_read_only(&self) -> io::Result<()> {
-        Ok(rustix::mount::mount_remount(&self.path, MountFlags::RDONLY, "")?)
-    }
-
-    /// Writes everything that is not on the disk yet.
-    pub fn sync(&self) -> io::Result<()> {
-        sys::sync(File::open(&self.path)?)
     }
 }
 

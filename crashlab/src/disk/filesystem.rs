@@ -87,6 +87,7 @@ const ALL: &[Filesystem] = &[
 ];
 
 impl Filesystem {
+    #[cfg(test)]
     pub fn all() -> &'static [Filesystem] {
         ALL
     }
@@ -103,12 +104,8 @@ impl Filesystem {
     /// A disk with a new, empty filesystem. Each has an id of its own: two disks with copies of
     /// one btrfs must not be mounted at the same moment, as btrfs would take one for the other.
     pub fn format(&self) -> io::Result<Image> {
-        self.formatted_with_size(self.size)
-    }
-
-    pub fn formatted_with_size(&self, size: u64) -> io::Result<Image> {
         let file = tempfile::Builder::new().prefix("crashlab-mkfs-").tempfile()?;
-        file.as_file().set_len(size)?;
+        file.as_file().set_len(self.size)?;
         self.make(file.path())?;
         Image::read_from(file.path())
     }

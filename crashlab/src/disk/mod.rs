@@ -17,7 +17,9 @@ mod walk;
 pub use device::{Backing, Device, Mounted, enter_private_mounts};
 pub use filesystem::Filesystem;
 pub use image::Image;
-pub use recorder::{Disk, Fault, Hit, Kind, Latency, Requests};
+#[cfg(test)]
+use recorder::Hit;
+pub use recorder::{Disk, Fault, Kind, Latency, Requests};
 pub use slate::Slate;
-pub use tape::{Cut, Event, Kept, Tape};
+pub use tape::{Event, Kept, Tape};
 pub use walk::Walk;

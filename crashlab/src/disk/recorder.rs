@@ -171,6 +171,7 @@ impl Disk {
         lock(&self.state)
     }
 
+    #[cfg(test)]
     /// The file to put behind a loop device.
     pub fn file(&self) -> &Path {
         &self.file

@@ -64,6 +64,7 @@ impl Slate {
         Err(io::Error::other("no memory for a disk's contents"))
     }
 
+    #[cfg(test)]
     /// The contents as they are now.
     pub fn image(&self) -> io::Result<Image> {
         Image::read_file(&self.file)

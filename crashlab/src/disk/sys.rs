@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
@@ -88,9 +88,4 @@ pub fn own_mounts() -> io::Result<()> {
     // SAFETY: descriptors stay shared (no CLONE_FILES).
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
     Ok(())
-}
-
-/// Writes everything of the filesystem on which `file` is.
-pub fn sync(file: impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(file)?)
 }

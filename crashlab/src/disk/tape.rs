@@ -99,6 +99,7 @@ impl Event {
     }
 }
 
+#[cfg(test)]
 /// The disk when the first so many events have happened: its writes, in order of arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
@@ -108,6 +109,7 @@ pub struct Cut {
     pub pending: Vec<usize>,
 }
 
+#[cfg(test)]
 impl Tape {
     /// The disk when `events[..cut]` have happened. To go through all cuts, use [`super::Walk`].
     pub fn at(&self, cut: usize) -> Cut {

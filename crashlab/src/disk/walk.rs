@@ -50,11 +50,6 @@ impl<'t> Walk<'t> {
         &self.pending
     }
 
-    /// The disk with the durable writes only.
-    pub fn base(&self) -> &Image {
-        &self.base
-    }
-
     /// Passes one event and tells which; `None` at the end.
     pub fn advance(&mut self) -> Option<&'t Event> {
         let event = self.tape.events.get(self.cut)?;
@@ -224,6 +219,6 @@ mod tests {
             epochs.push(walk.epoch());
         }
         assert_eq!(epochs, [0, 0, 0, 0, 5, 5]);
-        assert_eq!(bytes(walk.base())[..5], [1, 1, 1, 1, 0]);
+        assert_eq!(bytes(&walk.base)[..5], [1, 1, 1, 1, 0]);
     }
 }

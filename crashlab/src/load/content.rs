@@ -53,7 +53,10 @@ impl Found {
         let text = String::from_utf8_lossy(&content[..content.len().min(200)]);
         let version = text.strip_prefix(path).and_then(|rest| {
             let mut words = rest.split_ascii_whitespace();
-            Some(Version { number: words.next()?.parse().ok()?, bytes: words.next()?.parse().ok()? })
+            Some(Version {
+                number: words.next()?.parse().ok()?,
+                bytes: words.next()?.parse().ok()?,
+            })
         });
         match version {
             Some(version) if version.content(path) == content => Found::Version(version.number),

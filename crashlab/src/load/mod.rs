@@ -90,16 +90,11 @@ impl Load {
         Load { shape, door, seed, length: shape.length() }
     }
 
-    /// The same for longer.
-    pub(crate) fn longer(self, times: u32) -> Load {
-        Load { length: self.length * times, ..self }
-    }
-
     /// Every shape by every door.
     pub(crate) fn all(seed: u64) -> impl Iterator<Item = Load> {
-        Shape::ALL
-            .into_iter()
-            .flat_map(move |shape| shape.doors().iter().map(move |door| Load::new(shape, *door, seed)))
+        Shape::ALL.into_iter().flat_map(move |shape| {
+            shape.doors().iter().map(move |door| Load::new(shape, *door, seed))
+        })
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringseal::{
-    Committed, Durability, Engine, Error, Options, Outcome, Receipt, Request, Root, Route, StateStore,
-    StoreOptions, Target, Writer,
+    Committed, Durability, Engine, Error, Options, Outcome, Receipt, Request, Root, Route,
+    StateStore, StoreOptions, Target, Writer,
 };
 
 use super::note::{Asked, Change, How, Kind, Note, previous};
@@ -212,9 +212,7 @@ impl Doer {
             let name = change.path.rsplit('/').next().unwrap_or_default();
             transaction = match change.to {
                 Some(_) if name.is_empty() => transaction,
-                Some(version) => {
-                    transaction.save_file(&id, name, version.content(&change.path))
-                }
+                Some(version) => transaction.save_file(&id, name, version.content(&change.path)),
                 None if name.is_empty() => transaction.remove(&id),
                 None => transaction,
             };

@@ -261,7 +261,9 @@ mod tests {
         for load in Load::all(7) {
             let one = format!("{:?}", Script::of(&load));
             assert_eq!(one, format!("{:?}", Script::of(&load)), "{load}");
-            assert!(Script::of(&load).threads.iter().all(|steps| steps.len() == load.length as usize));
+            assert!(
+                Script::of(&load).threads.iter().all(|steps| steps.len() == load.length as usize)
+            );
         }
     }
 
@@ -271,8 +273,12 @@ mod tests {
             let script = Script::of(&load);
             let mut numbers = std::collections::HashMap::new();
             let steps = script.threads.iter().flatten().flat_map(|step| &step.asked.changes);
-            for change in script.first.iter().chain(steps).filter(|change| !change.path.ends_with('/')) {
-                let Some(version) = change.to.filter(|version| version.number > 0) else { continue };
+            for change in
+                script.first.iter().chain(steps).filter(|change| !change.path.ends_with('/'))
+            {
+                let Some(version) = change.to.filter(|version| version.number > 0) else {
+                    continue;
+                };
                 assert_eq!(numbers.insert(version.number, &change.path), None, "{load}");
             }
         }
