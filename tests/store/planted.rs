@@ -96,7 +96,8 @@ fn what_was_not_set_aside_is_passed_over() {
     fs::create_dir_all(&of_directory).unwrap();
     fifo(&of_directory.join("fifo"));
     fs::create_dir(of_directory.join("state.json")).unwrap();
-    fs::set_permissions(of_directory.join("state.json"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(of_directory.join("state.json"), fs::Permissions::from_mode(0o000))
+        .unwrap();
     symlink("/etc/passwd", of_directory.join("link")).unwrap();
     symlink("/etc", unplaced.join("b")).unwrap();
     fifo(&unplaced.join("c"));

@@ -26,11 +26,11 @@ pub(super) struct Room {
 
 /// The rooms. Those whose cases cost little have most of them.
 pub(super) const ROOMS: [Room; 5] = [
-    Room { name: "files", share: 40, chunk: 2000, run: super::files::run },
-    Room { name: "store", share: 8, chunk: 300, run: super::store::run },
-    Room { name: "states", share: 40, chunk: 4000, run: super::states::run },
-    Room { name: "logs", share: 6, chunk: 200, run: super::logs::run },
-    Room { name: "trees", share: 6, chunk: 200, run: super::trees::run },
+    Room { name: "files", share: 45, chunk: 2000, run: super::files::run },
+    Room { name: "store", share: 4, chunk: 300, run: super::store::run },
+    Room { name: "states", share: 45, chunk: 4000, run: super::states::run },
+    Room { name: "logs", share: 3, chunk: 200, run: super::logs::run },
+    Room { name: "trees", share: 3, chunk: 200, run: super::trees::run },
 ];
 
 /// What became of some cases.

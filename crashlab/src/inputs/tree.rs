@@ -64,13 +64,10 @@ pub(super) fn look(path: &Path) -> anyhow::Result<Thing> {
     })
 }
 
-/// Puts something at a path where nothing is, with exactly its mode.
+/// Puts something at a path where nothing is; a file with exactly its mode.
 pub(super) fn put(path: &Path, thing: &Thing) -> anyhow::Result<()> {
     match thing {
-        Thing::Directory => {
-            fs::DirBuilder::new().mode(0o755).create(path)?;
-            Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
-        }
+        Thing::Directory => Ok(fs::DirBuilder::new().mode(0o755).create(path)?),
         Thing::File { mode, data } => {
             let mut options = fs::OpenOptions::new();
             let mut file = options.write(true).create_new(true).mode(*mode).open(path)?;
