@@ -11,8 +11,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 
 use super::rooms::{self, Outcome, Room};
 
-/// What takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// What takes longer hangs: a chunk takes a second or two, and half a minute if a case of it is made small.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A case that takes more memory than this has been made to.
 const MEMORY_MAX: u64 = 8 << 30;
