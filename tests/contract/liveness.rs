@@ -12,9 +12,7 @@ use ringseal::{Durability, Options, Outcome, Step};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use crate::doors::{Door, assert_reads};
-use crate::support::{
-    Disk, Skipped, as_user, in_child, need, overlays_are_provable, require_root,
-};
+use crate::support::{Disk, Skipped, as_user, in_child, need, overlays_are_provable, require_root};
 
 const TRIES: usize = 60;
 const NOBODY: u32 = 65534;

@@ -206,7 +206,8 @@ fn thousands_of_saves_of_one_target() {
                 keep_previous: false,
                 blocking: false,
             };
-            let streams: Vec<_> = (0..8).map(|id| vec![plain(id % 2); 1000 / slow() as usize]).collect();
+            let streams: Vec<_> =
+                (0..8).map(|id| vec![plain(id % 2); 1000 / slow() as usize]).collect();
             let seen = run(&writer, dir.path(), &streams);
             writer.close_blocking();
             check(dir.path(), 2, &seen);

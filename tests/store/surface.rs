@@ -7,7 +7,7 @@ use ringseal::{Cause, Durability, LogUse, Outcome, Route, StateStore, Step, Stor
 use serde::{Deserialize, Serialize};
 use tempfile::tempdir;
 
-use crate::support::{assert_no_temps, need, require_shared_syncs, tree};
+use crate::support::{Disk, assert_no_temps, in_child, need, require_shared_syncs, seccomp, tree};
 use crate::{Place, assert_state, file, open, places};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -280,6 +280,29 @@ fn every_call_has_an_asynchronous_form() {
 fn futures_poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
     let waker = std::task::Waker::noop();
     std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(waker))
+}
+
+/// A filesystem without `O_TMPFILE` cannot prove that it is alive: one change and several say so.
+#[test]
+fn what_cannot_be_proven_is_said() {
+    in_child("surface::what_cannot_be_proven_is_said", || {
+        let overlay = need!(Disk::overlay(""));
+        let ext4 = need!(Disk::ext4());
+        need!(seccomp::deny_unnamed_files());
+        for disk in [overlay, ext4] {
+            let store = open(&disk.path().join("root"));
+            let committed = [
+                store.save_bytes_blocking("a", "1").unwrap(),
+                store.save_all_blocking([("a", "2"), ("b", "2")]).unwrap(),
+                store.transaction().remove("a").save_bytes("c", "3").commit_blocking().unwrap(),
+            ];
+            for one in committed {
+                let expected = Durability::DurableUnproven;
+                assert_eq!(one.durability, expected, "{}: {one:?}", disk.name());
+            }
+            store.close_blocking().unwrap();
+        }
+    });
 }
 
 #[test]

@@ -77,7 +77,9 @@ fn every_rule_is_missed() {
     ];
     for rule in rules {
         let mut counts = Counts::default();
-        let caught = (0..histories()).find_map(|seed| run(seed, rule, &mut counts).err());
+        // However few are asked for: the rarest is missed in one of some thousand.
+        let caught =
+            (0..histories().max(100_000)).find_map(|seed| run(seed, rule, &mut counts).err());
         let wrong = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
         println!("{rule:?}: {} states: {wrong:?}", counts.crashes);
     }
