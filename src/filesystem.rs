@@ -1,6 +1,8 @@
 //! What a filesystem is, and what a sync means on it.
 
+use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -106,13 +108,17 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 /// Does the ext4 have a journal? Where `/sys` does not tell, it may not (ext4(5), sysfs-fs-ext4).
 fn has_journal(dir: BorrowedFd<'_>) -> bool {
-    let device = inode::of(dir).map_or(0, |look| look.device);
+    let Some(name) = device_name(dir) else { return false };
+    let task = Path::new("/sys/fs/ext4").join(name).join("journal_task");
+    std::fs::read_to_string(task).is_ok_and(|task| task.trim().parse::<u32>().is_ok())
+}
+
+/// What the kernel calls the block device of a filesystem that has one: `sda1`.
+pub(crate) fn device_name(dir: BorrowedFd<'_>) -> Option<OsString> {
+    let device = inode::of(dir).ok()?.device;
     let device =
         format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    let Ok(device) = std::fs::canonicalize(device) else { return false };
-    let Some(name) = device.file_name() else { return false };
-    let task = std::path::Path::new("/sys/fs/ext4").join(name).join("journal_task");
-    std::fs::read_to_string(task).is_ok_and(|task| task.trim().parse::<u32>().is_ok())
+    Some(std::fs::canonicalize(device).ok()?.file_name()?.to_owned())
 }
 
 /// Can a file be written, synced by `syncfs` without an error, and have no room on the disk? On an ext4

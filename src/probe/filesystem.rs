@@ -1,7 +1,8 @@
 //! What a filesystem gives, and what voids its promises.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -62,7 +63,8 @@ impl FilesystemProbe {
             _ => SyncMeans::Unknown,
         };
         let mount = Mount::of(&dir).unwrap_or_default();
-        let warnings = warnings(kind, sync, &mount);
+        let fast_commit = kind == "ext4" && has_fast_commit(dir.as_fd());
+        let warnings = warnings(kind, sync, fast_commit, &mount);
         let alive = Liveness::of(liveness::probe(dir.as_fd()));
         Ok(FilesystemProbe {
             // The kernel has one magic number for ext2, ext3 and ext4.
@@ -139,7 +141,7 @@ fn unescape(field: &str) -> String {
     plain
 }
 
-fn warnings(kind: &str, sync: SyncMeans, mount: &Mount) -> Vec<String> {
+fn warnings(kind: &str, sync: SyncMeans, fast_commit: bool, mount: &Mount) -> Vec<String> {
     let has = |option: &str| mount.options.iter().any(|given| given == option);
     let mut warnings = Vec::new();
     let mut warn = |text: &str| warnings.push(text.to_owned());
@@ -154,7 +156,7 @@ fn warnings(kind: &str, sync: SyncMeans, mount: &Mount) -> Vec<String> {
     if kind == "overlay" && (has("volatile") || has("fsync=volatile")) {
         warn("overlay volatile: every sync is left out");
     }
-    if kind == "ext4" && has_fast_commit(mount) {
+    if fast_commit {
         warn(
             "ext4 fast_commit: a power cut can leave a filesystem that does not mount, and whose repair drops synced data",
         );
@@ -168,14 +170,31 @@ fn warnings(kind: &str, sync: SyncMeans, mount: &Mount) -> Vec<String> {
     warnings
 }
 
-/// mountinfo does not list the feature. `/proc/fs/ext4/DEVICE/options` lists all that is in force,
-/// this one by the name of the debugging option that has the same flag (seen on 6.18).
-fn has_fast_commit(mount: &Mount) -> bool {
-    let Some(source) = &mount.source else { return false };
-    let device = fs::canonicalize(source).unwrap_or_else(|_| PathBuf::from(source));
-    let Some(name) = device.file_name().and_then(|name| name.to_str()) else { return false };
-    let info = fs::read_to_string(format!("/proc/fs/ext4/{name}/options")).unwrap_or_default();
-    info.lines().any(|option| matches!(option, "fast_commit" | "fc_debug_force"))
+/// mountinfo does not list the feature. `/proc/fs/ext4/DEVICE/options` lists what is in force, this one by
+/// the name of the debugging option that has the same flag (seen on 6.18); but not on every kernel (not on
+/// 5.10 and 6.1). The superblock says it everywhere, to who may read the device.
+fn has_fast_commit(dir: BorrowedFd<'_>) -> bool {
+    let Some(name) = filesystem::device_name(dir) else { return false };
+    let options = Path::new("/proc/fs/ext4").join(&name).join("options");
+    let options = fs::read_to_string(options).unwrap_or_default();
+    options.lines().any(|option| matches!(option, "fast_commit" | "fc_debug_force"))
+        || superblock_of_ext4(&Path::new("/dev").join(&name)).is_ok_and(|of| has_the_feature(&of))
+}
+
+/// As the kernel has it: it reads and writes it through the device's cache.
+fn superblock_of_ext4(device: &Path) -> std::io::Result<[u8; 1024]> {
+    let mut superblock = [0; 1024];
+    let device = fs::File::open(device)?;
+    device.read_exact_at(&mut superblock, 1024)?;
+    Ok(superblock)
+}
+
+/// `s_magic`, and `COMPAT_FAST_COMMIT` in `s_feature_compat` (the kernel's Documentation/filesystems/ext4,
+/// "Super Block").
+fn has_the_feature(superblock: &[u8; 1024]) -> bool {
+    const FAST_COMMIT: u32 = 0x400;
+    let features = u32::from_le_bytes([0x5c, 0x5d, 0x5e, 0x5f].map(|at| superblock[at]));
+    superblock[0x38..0x3a] == [0x53, 0xef] && features & FAST_COMMIT != 0
 }
 
 #[cfg(test)]
@@ -204,8 +223,8 @@ mod tests {
     #[test]
     fn what_voids_the_promise_is_said() {
         let mount = Mount::parse(LINE, 36).unwrap();
-        assert!(warnings("ext4", SyncMeans::Durable, &mount)[0].starts_with("nobarrier"));
+        assert!(warnings("ext4", SyncMeans::Durable, false, &mount)[0].starts_with("nobarrier"));
         let plain = Mount::parse(&LINE.replace(",nobarrier", ""), 36).unwrap();
-        assert_eq!(warnings("xfs", SyncMeans::Durable, &plain), [""; 0]);
+        assert_eq!(warnings("xfs", SyncMeans::Durable, false, &plain), [""; 0]);
     }
 }

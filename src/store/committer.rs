@@ -42,6 +42,8 @@ pub(crate) struct Committer {
     pub queue: Queue,
     pub spreader: Spreader,
     pub following: Following,
+    /// Can the filesystem prove that it is alive? Where it cannot, answers say so.
+    pub provable: bool,
     /// What is durable and not visible, for whoever reads.
     pub hidden: Mutex<BTreeMap<String, Hidden>>,
     /// Directories below the root that are durable, of those that were saved to beside the log.
@@ -276,7 +278,11 @@ impl Committer {
 
     /// What a change is worth here.
     pub(crate) fn durability(&self) -> Durability {
-        if self.is_volatile() { Durability::Volatile } else { Durability::Durable }
+        match (self.is_volatile(), self.provable) {
+            (true, _) => Durability::Volatile,
+            (false, true) => Durability::Durable,
+            (false, false) => Durability::DurableUnproven,
+        }
     }
 
     pub(super) fn refuse_all(&self, batch: Vec<Pending>, refusal: Refusal) {

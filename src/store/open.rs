@@ -29,13 +29,13 @@ use super::{Handle, IN_FLIGHT, NotVisible, StateStore, THREADS_MAX};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::Error;
-use crate::filesystem;
-use crate::plan::Outcome;
+use crate::plan::{Liveness, Outcome};
 use crate::probe::FilesystemProbe;
 use crate::recover::{Leftover, Observer, Removal};
 use crate::reply::channel;
 use crate::root::Root;
 use crate::sys::{fork, thread};
+use crate::{filesystem, liveness};
 
 /// A store on its way to be opened, by a thread of its own: a future.
 #[must_use = "futures do nothing unless polled"]
@@ -112,6 +112,7 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
         false if proven => Following::Shared,
         false => Following::Each,
     };
+    let provable = Liveness::of(liveness::probe(own.as_fd())) != Liveness::Unprovable;
     // Dropped on a failure, it ends.
     let pool = Arc::new(Pool::new(THREADS_MAX));
     pool.start().map_err(OpenError::NoThread)?;
@@ -146,6 +147,7 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
         queue: Queue::default(),
         spreader: Spreader::new(options.spread_after),
         following,
+        provable,
         hidden: Mutex::new(shown),
         durable: Mutex::default(),
         lock: Mutex::new(Some(lock)),

@@ -47,7 +47,8 @@ fn page() -> &'static AtomicU64 {
 
 fn map() -> *mut AtomicU64 {
     let unwiped = ptr::from_ref(&UNWIPED).cast_mut();
-    let len = rustix::param::page_size();
+    // Both calls round it up to a whole page. To ask for a page's size can need /proc.
+    let len = size_of::<AtomicU64>();
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new anonymous mapping, which aliases nothing.
     let mapped = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, prot, flags) };

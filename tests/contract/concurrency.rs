@@ -9,7 +9,7 @@ use ringseal::Writer;
 use tempfile::tempdir;
 
 use crate::doors::Door;
-use crate::support::{Disk, assert_no_temps, child, need, spawn_child, tree};
+use crate::support::{Disk, assert_no_temps, child, need, slow, spawn_child, tree};
 
 /// A version that shows when it is not whole: its number over and over, and a length that differs.
 fn version(number: usize) -> String {
@@ -28,7 +28,7 @@ fn assert_whole(read: &str) {
 fn sixty_four_tasks_save_one_target_a_thousand_times_each() {
     let disk = need!(Disk::tmpfs(64 << 20, None));
     for writer in Door::writers() {
-        save_at_once(&writer, disk.path(), 1000);
+        save_at_once(&writer, disk.path(), 1000 / slow() as usize);
     }
 }
 

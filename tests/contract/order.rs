@@ -16,7 +16,7 @@ use ringseal::{Options, Receipt, Request, Result, Save, Step, Target, Writer};
 
 use crate::doors::{assert_reads, assert_unchanged, engines, writer};
 use crate::forked::fork;
-use crate::support::{Disk, assert_no_temps, need};
+use crate::support::{Disk, assert_no_temps, need, slow};
 
 /// A directory in memory, and an ext4.
 fn places() -> Vec<(PathBuf, Option<Disk>)> {
@@ -206,7 +206,8 @@ fn thousands_of_saves_of_one_target() {
                 keep_previous: false,
                 blocking: false,
             };
-            let streams: Vec<_> = (0..8).map(|id| vec![plain(id % 2); 1000]).collect();
+            let streams: Vec<_> =
+                (0..8).map(|id| vec![plain(id % 2); 1000 / slow() as usize]).collect();
             let seen = run(&writer, dir.path(), &streams);
             writer.close_blocking();
             check(dir.path(), 2, &seen);

@@ -9,7 +9,7 @@ use ringseal::Options;
 use tempfile::tempdir;
 
 use crate::doors::{Door, assert_reads};
-use crate::support::{Disk, assert_no_temps, need};
+use crate::support::{Disk, assert_no_temps, need, require_memory};
 
 #[test]
 fn small_ones_to_the_byte() {
@@ -41,6 +41,8 @@ fn a_hundred_mebibytes() {
 #[test]
 fn more_than_one_write_can_carry() {
     const SIZE: usize = (2 << 30) + 12_345;
+    // The payload, and the file in memory.
+    need!(require_memory(5 << 30));
     let disk = need!(Disk::tmpfs(3 << 30, None));
     let mut payload = vec![0; SIZE];
     for marked in [0, 1 << 30, (1 << 30) - 1, 2_147_479_551, 2_147_479_552, SIZE - 1] {

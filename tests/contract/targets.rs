@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use tempfile::tempdir;
 
 use crate::doors::{Door, assert_reads, assert_unchanged};
-use crate::support::{Disk, assert_no_temps, in_child, need, require_root};
+use crate::support::{Disk, assert_no_temps, in_child, need, require_root, seccomp};
 
 #[test]
 fn a_link_is_replaced_not_written_through() {
@@ -192,10 +192,36 @@ fn a_root_that_was_changed_is_the_callers() {
         }
         // Out again, so that the temporary directory can be removed.
         std::env::set_current_dir("/").unwrap();
-        let there =
-            rustix::fs::openat(&outside, "run/ring", rustix::fs::OFlags::RDONLY, Mode::empty());
-        there.expect("it is in the directory that became the root");
+        for door in &doors {
+            let name = format!("run/{}", door.name());
+            let there =
+                rustix::fs::openat(&outside, name, rustix::fs::OFlags::RDONLY, Mode::empty());
+            there.expect("it is in the directory that became the root");
+        }
         assert_no_temps(Path::new("/run"));
+    });
+}
+
+/// In a chroot without /proc, on a kernel that does not tell a process its auxiliary vector otherwise
+/// (prctl(2), `PR_GET_AUXV`, since Linux 6.4): nobody reads it.
+#[test]
+fn nothing_of_proc_is_needed() {
+    need!(require_root());
+    in_child("targets::nothing_of_proc_is_needed", || {
+        let dir = tempdir().unwrap();
+        let outside = fs::File::open("/").unwrap();
+        std::os::unix::fs::chroot(dir.path()).unwrap();
+        std::env::set_current_dir("/").unwrap();
+        need!(seccomp::deny(&[libc::SYS_prctl], libc::EINVAL));
+        for door in Door::all() {
+            let target = Path::new("/").join(door.name());
+            door.save(&target, "new").unwrap();
+            assert_reads(&target, "new");
+        }
+        // Out again, so that the temporary directory can be removed.
+        rustix::process::fchdir(&outside).unwrap();
+        std::os::unix::fs::chroot(".").unwrap();
+        assert_no_temps(dir.path());
     });
 }
 

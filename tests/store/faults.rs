@@ -10,8 +10,8 @@ use std::time::Duration;
 use ringseal::{Cause, LogUse, OpenError, Outcome, Step, StoreOptions, inspect_log};
 use tempfile::tempdir;
 
-use crate::support::{Disk, need, tree};
-use crate::{assert_state, cut_power, disks, file, lazy, open};
+use crate::support::{Disk, need, require_shared_syncs, tree};
+use crate::{assert_state, cut_power, disks, file, lazy, open, shares_its_log};
 
 fn chattr(flag: &str, path: &Path) {
     assert!(Command::new("chattr").arg(flag).arg(path).status().unwrap().success());
@@ -20,6 +20,8 @@ fn chattr(flag: &str, path: &Path) {
 /// One file that cannot be replaced, among many.
 #[test]
 fn an_immutable_file_holds_up_nobody() {
+    // Else such a save fails, for it is not in a log.
+    need!(require_shared_syncs());
     for disk in disks() {
         let disk = need!(disk);
         let root = disk.path().join("root");
@@ -59,6 +61,8 @@ fn an_immutable_file_holds_up_nobody() {
 
 #[test]
 fn a_newer_version_replaces_what_was_set_aside() {
+    // Else nothing is set aside.
+    need!(require_shared_syncs());
     for disk in disks() {
         let disk = need!(disk);
         let root = disk.path().join("root");
@@ -167,7 +171,9 @@ fn where_there_is_no_room_for_a_log_files_are_saved_without() {
         cut_power!(disk, store);
         fs::remove_file(disk.path().join("filler.blocks")).unwrap();
         let store = open(&root);
-        assert!(matches!(store.recovery().log, LogUse::Everything));
+        let log = &store.recovery().log;
+        assert_eq!(shares_its_log(&store), require_shared_syncs().is_ok(), "{log:?}");
+        assert!(!matches!(log, LogUse::Nothing(_)), "{log:?}");
         assert_eq!(store.list_blocking().unwrap(), [] as [&str; 0]);
     }
 }
@@ -245,6 +251,8 @@ fn place_of(root: &Path, id: &str) -> (std::path::PathBuf, u64) {
 
 #[test]
 fn a_damaged_log_is_refused_and_can_be_salvaged() {
+    // Else these saves are in no log.
+    need!(require_shared_syncs());
     let disk = need!(Disk::ext4());
     need!(disk.shutdown());
     disk.remount();

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringseal::{StateStore, StoreOptions};
+use ringseal::{LogUse, StateStore, StoreOptions};
 use tempfile::TempDir;
 
 use support::{Disk, Skipped};
@@ -66,6 +66,11 @@ fn lazy() -> StoreOptions {
 
 fn open(root: &Path) -> StateStore {
     lazy().open_blocking(root).unwrap()
+}
+
+/// Are single saves of this store logged? Not in memory, and not before Linux 5.17.
+fn shares_its_log(store: &StateStore) -> bool {
+    matches!(store.recovery().log, LogUse::Everything)
 }
 
 #[track_caller]

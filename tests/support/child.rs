@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::{leftovers, skipped};
+use super::{leftovers, skipped, slow};
 
 /// Holds the name of the test whose body the process is to run.
 const MARK: &str = "RINGSEAL_TEST_CHILD";
@@ -23,6 +23,7 @@ const MARK: &str = "RINGSEAL_TEST_CHILD";
 /// Printed before the body: without it a misspelt name would run no test and pass.
 const STARTED: &str = "the child's body starts";
 
+/// For one child, on a machine of the usual speed.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs `body`, the whole body of the test `test_name`, in a process of its own.
@@ -128,7 +129,7 @@ fn supervise(test_name: &str) -> Result<String, String> {
     leftovers::sweep_of(child.id());
 
     let problem = match status {
-        None => format!("did not end within {TIMEOUT:?} and was killed"),
+        None => format!("did not end within {:?} and was killed", TIMEOUT * slow()),
         Some(status) if !status.success() => format!("failed ({status})"),
         Some(_) if !output.contains(STARTED) => "ran no test: is this its full name?".to_owned(),
         Some(_) => return Ok(output),
@@ -144,7 +145,7 @@ fn watch(child: &mut Child, mut pipe: File) -> (Option<ExitStatus>, String) {
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
     rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK).expect("O_NONBLOCK");
     let step = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-    let end = Instant::now() + TIMEOUT;
+    let end = Instant::now() + TIMEOUT * slow();
     let mut output = Vec::new();
     let ended = loop {
         let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&step))

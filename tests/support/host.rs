@@ -22,6 +22,45 @@ pub fn require_root() -> Result<(), Skipped> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Skipped("needs root".into())) }
 }
 
+/// Whether this kernel is of that version or a later one.
+pub fn is_since(major: u32, minor: u32) -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_str().expect("a release is ASCII");
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    let mut number = || -> u32 { numbers.next().and_then(|text| text.parse().ok()).unwrap_or(0) };
+    (number(), number()) >= (major, minor)
+}
+
+/// What only a kernel of that version or a later one has.
+pub fn require_since(major: u32, minor: u32, what: &str) -> Result<(), Skipped> {
+    match is_since(major, minor) {
+        true => Ok(()),
+        false => Err(Skipped(format!("{what} needs Linux {major}.{minor}"))),
+    }
+}
+
+/// Before 5.17 a `syncfs` does not tell of a flush that failed: the library shares no syncs there, and
+/// a store no log.
+pub fn require_shared_syncs() -> Result<(), Skipped> {
+    require_since(5, 17, "a syncfs that tells of a failed flush")
+}
+
+/// Before 6.1 an overlay has no `O_TMPFILE`, and so cannot prove that it is alive.
+pub fn overlays_are_provable() -> bool {
+    is_since(6, 1)
+}
+
+/// So much memory that can be had, in bytes (proc_meminfo(5)).
+pub fn require_memory(bytes: u64) -> Result<(), Skipped> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    match kilobytes.is_some_and(|kilobytes| kilobytes << 10 >= bytes) {
+        true => Ok(()),
+        false => Err(Skipped(format!("needs {} MiB of free memory", bytes >> 20))),
+    }
+}
+
 /// Runs a command; a failure becomes the reason for a skip, with what the command said.
 pub fn run(program: &str, args: &[&dyn AsRef<OsStr>]) -> Result<String, Skipped> {
     let args: Vec<&OsStr> = args.iter().map(|arg| (*arg).as_ref()).collect();

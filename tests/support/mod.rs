@@ -43,10 +43,18 @@ use std::io::Write;
 
 pub use child::{in_child, spawn_child};
 pub use disk::Disk;
-pub use host::require_root;
+pub use host::{overlays_are_provable, require_memory, require_root, require_shared_syncs};
 pub use leftovers::sweep;
 pub use tree::assert_no_temps;
 pub use user::as_user;
+
+/// How many times slower than usual this machine is: `RINGSEAL_SLOW`, for an emulated processor.
+///
+/// What waits has so much more patience, and what only repeats itself does it so many times less.
+pub fn slow() -> u32 {
+    let asked = std::env::var("RINGSEAL_SLOW").ok();
+    asked.map_or(1, |asked| asked.parse().expect("RINGSEAL_SLOW is a number")).max(1)
+}
 
 /// Why something a test needs cannot be had on this machine.
 #[derive(Debug, Clone)]

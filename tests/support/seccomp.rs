@@ -23,6 +23,31 @@ pub fn deny(syscalls: &[libc::c_long], errno: i32) -> Result<(), Skipped> {
         .map_err(|error| Skipped(format!("no seccomp filter: {error}")))
 }
 
+/// Lets the making of an unnamed file (`O_TMPFILE`) fail with EOPNOTSUPP, as on a filesystem that has none.
+///
+/// For use in [`in_child`](super::in_child) only.
+pub fn deny_unnamed_files() -> Result<(), Skipped> {
+    let Some(arch) = ARCH else {
+        return Err(Skipped("the seccomp filter does not know this architecture".into()));
+    };
+    // `O_TMPFILE` without the `O_DIRECTORY` that it contains.
+    let unnamed = (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
+    let load = |offset| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+    let answer = |value| op(libc::BPF_RET | libc::BPF_K, value, 0, 0);
+    // The third argument's lower half, on a little-endian machine, is at 16 + 2 * 8.
+    let program = [
+        load(4),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, arch, 0, 5),
+        load(0),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_openat as u32, 0, 3),
+        load(32),
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, unnamed, 0, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    install(&program).map_err(|error| Skipped(format!("no seccomp filter: {error}")))
+}
+
 /// A filter over `struct seccomp_data`: the call's number is at offset 0, the architecture at 4.
 fn program(arch: u32, syscalls: &[libc::c_long], errno: i32) -> Vec<libc::sock_filter> {
     let load = |offset| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);

@@ -31,7 +31,7 @@ fn histories() -> u64 {
 fn no_history_loses_or_invents_anything() {
     let histories = histories();
     let mut all = Counts::default();
-    for seed in std::env::var("DBG").map_or(0, |s| s.parse().unwrap())..histories {
+    for seed in 0..histories {
         if let Err(wrong) = run(seed, None, &mut all) {
             panic!("seed {seed}: {wrong:?}");
         }
@@ -78,7 +78,9 @@ fn every_rule_is_missed() {
     ];
     for rule in rules {
         let mut counts = Counts::default();
-        let caught = (0..histories()).find_map(|seed| run(seed, Some(rule), &mut counts).err());
+        // However few are asked for: the rarest is missed in one of some thousand.
+        let mut seeds = 0..histories().max(100_000);
+        let caught = seeds.find_map(|seed| run(seed, Some(rule), &mut counts).err());
         let wrong = caught.unwrap_or_else(|| panic!("{rule:?} is not missed"));
         println!("{rule:?}: {} states: {wrong:?}", counts.crashes);
     }
