@@ -127,6 +127,8 @@ fn answer(
     scratch: &std::path::Path,
     mut to_parent: UnixStream,
 ) -> anyhow::Result<()> {
+    // One that hangs must not outlive whoever would end it.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rooms::count_panics();
     let limit = Rlimit { current: Some(MEMORY_MAX), maximum: Some(MEMORY_MAX) };
     rustix::process::setrlimit(Resource::As, limit)?;
