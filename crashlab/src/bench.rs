@@ -12,7 +12,9 @@ use anyhow::{Context, Error, Result, bail};
 use tempfile::TempDir;
 
 use crate::condition::{Condition, FILLER};
-use crate::disk::{Backing, Device, Disk, Event, Filesystem, Image, Latency, Mounted, Slate, Tape};
+use crate::disk::{
+    Backing, Device, Disk, Event, Filesystem, Image, Latency, Mounted, Slate, Tape, Walk,
+};
 use crate::load::note::Note;
 use crate::load::run::prepare;
 use crate::load::script::Script;
@@ -140,7 +142,7 @@ impl Bench {
     ) -> Result<Trial> {
         let image = self.prepared(load)?;
         self.disk.load(image);
-        self.disk.record(Latency { max_us: 0, seed: 0 });
+        let base = self.disk.record(Latency { max_us: 0, seed: 0 });
         let (device, mounted) = self.mount(&self.disk)?;
         before(&self.disk);
         let mut child = Process::load(load, &mounted, &self.disk, condition)?;
@@ -158,7 +160,15 @@ impl Bench {
             Ok(status) => broken.push(format!("the load's process ended with {status}")),
             Err(error) => broken.push(error.to_string()),
         }
-        if matches!(condition, Condition::Room(_)) {
+        let is_full = matches!(condition, Condition::Room(_));
+        if !is_full {
+            // The unmount below writes what is not written yet. The power could have been cut before it.
+            let mut walk = Walk::new(&tape, base);
+            while walk.advance().is_some() {}
+            let cut = self.examine(load, &walk.build(&[]), &said);
+            broken.extend(cut.into_iter().map(|what| format!("after a power cut {what}")));
+        }
+        if is_full {
             // Where there is no room it may fail, and has to leave everything as it is.
             let _ = look::recover(load, mounted.path());
             fs::remove_file(mounted.path().join(FILLER))?;
@@ -232,7 +242,10 @@ pub(crate) fn examine_mounted(
     let looked = catch_unwind(AssertUnwindSafe(|| look::look(load, directory)));
     let seen = match looked {
         Ok(Ok(seen)) => seen,
-        Ok(Err(error)) => return vec![format!("it cannot be recovered: {error:#}")],
+        Ok(Err(error)) => {
+            let place = format!("{}/", directory.display());
+            return vec![format!("it cannot be recovered: {error:#}").replace(&place, "")];
+        }
         Err(_) => return vec!["the recovery panicked".to_owned()],
     };
     let mut broken = Vec::new();

@@ -61,17 +61,6 @@ pub(crate) struct Bug {
 }
 
 impl Tried {
-    pub(crate) fn add(&mut self, hit: bool, answers: [u64; 3], broken: u64) {
-        self.runs += 1;
-        self.hit += u64::from(hit);
-        self.durable += answers[0];
-        self.unchanged += answers[1];
-        self.unknown += answers[2];
-        self.broken += broken;
-    }
-}
-
-impl Tried {
     pub(crate) fn merge(&mut self, other: &Tried) {
         self.runs += other.runs;
         self.hit += other.hit;
@@ -79,6 +68,15 @@ impl Tried {
         self.unchanged += other.unchanged;
         self.unknown += other.unknown;
         self.broken += other.broken;
+    }
+
+    pub(crate) fn add(&mut self, hit: bool, answers: [u64; 3], broken: u64) {
+        self.runs += 1;
+        self.hit += u64::from(hit);
+        self.durable += answers[0];
+        self.unchanged += answers[1];
+        self.unknown += answers[2];
+        self.broken += broken;
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OneRoom {
-    /// Every disk that a power cut could have left.
+    /// Disks that a power cut could have left.
     Cuts(Size),
     /// Every n-th request to the disk fails.
     Errors(Size),
@@ -140,11 +140,11 @@ impl Size {
 
     /// Each how-manieth request fails.
     pub(crate) fn every(&self) -> u64 {
-        if self.short { 40 } else { 6 }
+        if self.short { 40 } else { 3 }
     }
 
     pub(crate) fn shutdowns(&self) -> u64 {
-        if self.short { 60 } else { 1000 * self.times }
+        if self.short { 60 } else { 1300 * self.times }
     }
 
     pub(crate) fn kills(&self) -> u64 {

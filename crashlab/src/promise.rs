@@ -71,6 +71,30 @@ impl Said {
         count
     }
 
+    /// What was not answered as it is where nothing disturbs: a load that does nothing would break nothing.
+    pub(crate) fn not_done(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for Operation { asked, answer, .. } in self.operations.values() {
+            let may_refuse =
+                asked.kind == Kind::CreateNew || asked.changes.iter().any(|it| it.to.is_none());
+            let is_good = |how: &How| match how {
+                How::Durable { .. } | How::Overtaken { .. } => true,
+                How::Unchanged => may_refuse,
+                How::Visible => asked.kind == Kind::Atomic,
+                How::Unknown => asked.changes.iter().any(|it| it.path.ends_with('/')),
+                How::NotAsked => false,
+            };
+            let all = answer.as_ref().map(|(_, how)| &how[..]);
+            if !all.is_some_and(|all| all.len() == asked.changes.len() && all.iter().all(is_good)) {
+                wrong.push(format!("operation {} was answered {all:?}", asked.operation));
+            }
+        }
+        if self.answers()[0] == 0 {
+            wrong.push("nothing was saved".to_owned());
+        }
+        wrong
+    }
+
     /// What is broken in what was found; empty is good. `cut`: the power was cut, so that what was only visible
     /// may be gone or torn.
     pub(crate) fn broken_by(&self, found: &Contents, cut: bool) -> Vec<String> {
@@ -96,9 +120,10 @@ impl Said {
         }
         broken.extend(self.torn(&explained));
         broken.extend(self.kept(found));
+        let keeps = |all: &[Candidate<'_>]| all.iter().any(|it| it.keeps_previous());
         let known = |path: &str| {
-            let is_previous = |of: &&str| previous(of) == path;
-            paths.contains_key(path) || paths.keys().any(is_previous)
+            let mut kept = paths.iter().filter(|(_, all)| keeps(all));
+            paths.contains_key(path) || kept.any(|(of, _)| previous(of) == path)
         };
         for (path, there) in found.iter().filter(|(path, _)| !known(path)) {
             broken.push(format!("{path}: {there}, which nobody asked for"));
@@ -179,10 +204,7 @@ impl Said {
     fn kept(&self, found: &Contents) -> Vec<String> {
         let mut broken = Vec::new();
         for (path, candidates) in self.candidates() {
-            let keeps = |it: &Candidate<'_>| {
-                it.operation.is_some_and(|o| o.asked.kind == Kind::KeepPrevious)
-            };
-            if !candidates.iter().any(keeps) {
+            if !candidates.iter().any(Candidate::keeps_previous) {
                 continue;
             }
             let at = |path: &str| found.get(path).unwrap_or(&Found::Nothing).clone();
@@ -190,17 +212,21 @@ impl Said {
             // One thread saves them, so their order is that of the candidates. What failed was never there.
             let versions: Vec<&Candidate<'_>> =
                 candidates.iter().filter(|it| !it.is_unchanged()).collect();
-            let is_good =
-                versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(|(place, _)| {
+            let is_good = versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(
+                |(place, it)| {
                     // The first version has none before it.
                     let is_first = place == 0 && old == Found::Nothing;
-                    let row = &versions[place.saturating_sub(1)..=place];
-                    // Of versions whose fate is not known any may be missing in the row.
-                    let mut before = versions[..=place].iter();
-                    is_first
-                        || row.iter().any(|it| it.is_like(&old))
-                        || before.any(|it| it.is_like(&old) && it.is_followed_by_doubt(&versions))
-                });
+                    // The next save has begun by giving this version the other name.
+                    let is_next = it.is_like(&old)
+                        && candidates.last().is_some_and(|last| it.is_before(last));
+                    // The one before it; versions in between may never have been there, if nobody knows.
+                    let is_before = (0..place).any(|older| {
+                        let mut between = versions[older + 1..place].iter();
+                        versions[older].is_like(&old) && between.all(|it| !it.is_durable())
+                    });
+                    is_first || is_next || is_before
+                },
+            );
             if !is_good {
                 broken.push(format!("{}: {old}, beside {new}", previous(path)));
             }
@@ -257,6 +283,10 @@ impl<'a> Candidate<'a> {
         self.operation.is_some_and(|operation| operation.asked.kind == Kind::Atomic)
     }
 
+    fn keeps_previous(&self) -> bool {
+        self.operation.is_some_and(|operation| operation.asked.kind == Kind::KeepPrevious)
+    }
+
     fn is_creation(&self) -> bool {
         self.operation.is_some_and(|operation| operation.asked.kind == Kind::CreateNew)
     }
@@ -306,20 +336,16 @@ impl<'a> Candidate<'a> {
         if this.answer.as_ref().is_some_and(|(at, _)| *at < that.asked_at) {
             return true;
         }
-        let order = |it: &Candidate<'_>| match it.how() {
-            Some(How::Durable { order }) if order.1 > 0 => Some(order),
-            _ => None,
-        };
-        match (order(self), order(other)) {
-            (Some(this), Some(that)) => this.0 == that.0 && this.1 < that.1,
+        match (self.how(), other.how()) {
+            (Some(How::Durable { order: this }), Some(How::Durable { order: that })) => {
+                this.0 == that.0 && 0 < this.1 && this.1 < that.1
+            }
+            // The number is that of the one which stands for it.
+            (Some(How::Overtaken { order: this }), Some(How::Durable { order: that })) => {
+                this.0 == that.0 && this.1 <= that.1
+            }
             _ => false,
         }
-    }
-
-    /// Are there versions behind this one whose fate is not known?
-    fn is_followed_by_doubt(&self, versions: &[&Candidate<'_>]) -> bool {
-        let behind = versions.iter().filter(|other| self.is_before(other));
-        behind.clone().any(|other| matches!(other.how(), Some(How::Unknown)))
     }
 }
 

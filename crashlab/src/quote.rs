@@ -1,11 +1,12 @@
 //! Puts figures into documents, between the marks that ask for them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::figures::Figures;
+use crate::figures::{Figures, Tried};
 
 type Part = fn(&Figures) -> String;
 
@@ -64,9 +65,10 @@ fn number(of: u64) -> String {
 
 fn summary(figures: &Figures) -> String {
     let states: u64 = figures.cuts.values().map(|cuts| cuts.all_states()).sum();
-    let errors: u64 = figures.errors.values().map(|tried| tried.runs).sum();
-    let shutdowns: u64 = figures.shutdowns.values().map(|tried| tried.runs).sum();
-    let kills: u64 = figures.kills.values().map(|tried| tried.runs).sum();
+    // Only those in which it really happened.
+    let hit = |of: &BTreeMap<String, Tried>| of.values().map(|tried| tried.hit).sum::<u64>();
+    let errors = hit(&figures.errors);
+    let (shutdowns, kills) = (hit(&figures.shutdowns), hit(&figures.kills));
     let limits: u64 = figures.limits.values().map(|tried| tried.runs).sum();
     let cases: u64 = figures.inputs.iter().map(|tally| tally.cases).sum();
     let found = figures.bugs.iter().filter(|bug| bug.found.is_some()).count();
@@ -100,15 +102,15 @@ fn rooms(figures: &Figures) -> String {
         ));
     }
     let tried = [
-        ("errors", "errors", &figures.errors),
-        ("stops", "shutdowns", &figures.shutdowns),
-        ("stops", "kills", &figures.kills),
-        ("limits", "runs", &figures.limits),
+        ("errors", "runs", "with an error", &figures.errors),
+        ("stops", "shutdowns", "in the middle", &figures.shutdowns),
+        ("stops", "kills", "in the middle", &figures.kills),
+        ("limits", "runs", "with something refused", &figures.limits),
     ];
-    for (room, what, all) in tried {
+    for (room, what, middle, all) in tried {
         for (name, tried) in all {
             out.push_str(&format!(
-                "| `{room}` | {name} | {} {what}, {} of them in the middle | answers: {} durable, {} unchanged, {} unknown | {} |\n",
+                "| `{room}` | {name} | {} {what}, {} of them {middle} | answers: {} durable, {} unchanged, {} unknown | {} |\n",
                 number(tried.runs),
                 number(tried.hit),
                 number(tried.durable),
@@ -134,6 +136,7 @@ fn bugs(figures: &Figures) -> String {
         String::from("| left out | on | found within | as |\n| --- | --- | --- | --- |\n");
     for bug in &figures.bugs {
         let found = bug.found.as_deref().unwrap_or("**not found**").replace('|', "\\|");
+        let found: String = found.chars().take(140).collect();
         let tries = number(bug.tries);
         out.push_str(&format!("| {} | {} | {tries} | {found} |\n", bug.name, bug.filesystem));
     }
@@ -150,6 +153,12 @@ mod tests {
     fn the_documents_say_what_the_figures_say() {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let figures = Figures::read(&top.join("docs/crash-laboratory.json")).unwrap();
+        let states: u64 = figures.cuts.values().map(|cuts| cuts.all_states()).sum();
+        let errors: u64 = figures.errors.values().map(|tried| tried.hit).sum();
+        assert!(states >= 100_000 && errors >= 3_000, "{states} disks, {errors} errors");
+        let mut shutdowns = figures.shutdowns.values();
+        assert!(shutdowns.len() == 2 && shutdowns.all(|tried| tried.hit >= 1_000));
+        assert_eq!(figures.broken(), 0);
         for document in ["README.md", "docs/testing.md"] {
             let text = fs::read_to_string(top.join(document)).unwrap();
             assert!(text.contains(BEGIN), "{document} quotes nothing");

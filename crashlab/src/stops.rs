@@ -74,7 +74,7 @@ fn several(
     let mut random = Rng::with_seed(load.seed ^ number << 32);
     // How long it runs, if nothing stops it.
     let mut whole = Duration::ZERO;
-    bench.trial(
+    let alone = bench.trial(
         load,
         &Condition::None,
         Look::Anew,
@@ -86,6 +86,7 @@ fn several(
             Ok(())
         },
     )?;
+    all.extend(alone.broken);
     for _ in 0..count {
         let after = whole.mul_f64(random.f64()).max(Duration::from_millis(1));
         let mut hit = false;

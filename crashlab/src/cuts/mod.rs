@@ -1,11 +1,11 @@
-//! The room of power cuts: loads are recorded below a mounted filesystem, and every disk is looked at that a power
-//! cut could have left; so are those of a cut in the recovery from one.
+//! The room of power cuts: loads are recorded below a mounted filesystem, and of the disks that a power cut could
+//! have left many are looked at; so are those of a cut in the recovery from one.
 
 mod states;
 
 use anyhow::Result;
 
-use crate::bench::{Bench, RECOVERY, Recording};
+use crate::bench::{Bench, RECOVERY, Recording, said};
 use crate::crew;
 use crate::disk::{Event, Filesystem, Image, Latency, Tape, Walk};
 use crate::figures::Cuts;
@@ -82,14 +82,19 @@ fn latency(load: &Load) -> Latency {
 fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
     let recording = bench.record(load, latency(load))?;
     let mut done = Done::default();
+    for wrong in said(load, &recording.tape.events).not_done() {
+        done.broken.push(format!("{} {load}: {wrong}", bench.filesystem.name));
+    }
     let mut random = fastrand::Rng::with_seed(load.seed);
     // Images to recover from, and what was said before them.
     let mut cut_again: Vec<(Image, Said)> = Vec::new();
     examine_states(bench, &recording, size.states, |bench, image, said| {
         done.states += 1;
         let broken = bench.examine(load, &image, said);
-        if random.usize(..size.states.max(1)) < size.recoveries && cut_again.len() < size.recoveries
-        {
+        // At random, but so that there are as many as asked for.
+        let left = (size.states as u64).saturating_sub(done.states) as usize;
+        let wanted = size.recoveries - cut_again.len().min(size.recoveries);
+        if random.usize(..=left) < wanted {
             cut_again.push((image.clone(), said.clone()));
         }
         tell(bench, &image, load, broken, &mut done.broken)

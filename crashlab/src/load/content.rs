@@ -62,8 +62,7 @@ impl Found {
             Some(version) if version.content(path) == content => Found::Version(version.number),
             _ => {
                 let zeros = content.iter().filter(|byte| **byte == 0).count();
-                let start: String = text.chars().take(40).collect();
-                Found::Torn(format!("{} bytes, {zeros} of them 0: {start:?}", content.len()))
+                Found::Torn(format!("{} bytes, {zeros} of them 0", content.len()))
             }
         }
     }

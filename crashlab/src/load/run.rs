@@ -105,7 +105,9 @@ impl Doer {
             Door::Plain | Door::Store => None,
         };
         // Without an engine nothing is asked for, and that is told.
-        let writer = engine.and_then(|engine| Writer::builder().engine(engine).build().ok());
+        // Where there is no ring, by whatever there is.
+        let build = |engine| Writer::builder().engine(engine).build();
+        let writer = engine.and_then(|engine| build(engine).or_else(|_| build(Engine::Auto)).ok());
         let doer = Doer {
             directory: directory.to_owned(),
             teller,

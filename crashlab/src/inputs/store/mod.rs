@@ -176,6 +176,9 @@ fn killed(root: &Path, model: &mut Model, calls: &[Call]) -> anyhow::Result<()> 
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error().into()),
         0 => {
+            // One that hangs ends with the one that waits for it.
+            let kill = Some(rustix::process::Signal::KILL);
+            let _ = rustix::process::set_parent_process_death_signal(kill);
             let body = || -> anyhow::Result<()> {
                 let store = open(root)?;
                 calls.iter().try_for_each(|call| make(&store, root, model, call))?;
