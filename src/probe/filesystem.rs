@@ -172,7 +172,7 @@ fn warnings(kind: &str, sync: SyncMeans, fast_commit: bool, mount: &Mount) -> Ve
 
 /// mountinfo does not list the feature. `/proc/fs/ext4/DEVICE/options` lists what is in force, this one by
 /// the name of the debugging option that has the same flag (seen on 6.18); but not on every kernel (not on
-/// 5.10 and 6.1). The superblock says it everywhere, to who may read the device.
+/// 5.10). The superblock says it everywhere, to who may read the device.
 fn has_fast_commit(dir: BorrowedFd<'_>) -> bool {
     let Some(name) = filesystem::device_name(dir) else { return false };
     let options = Path::new("/proc/fs/ext4").join(&name).join("options");
