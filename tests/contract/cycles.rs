@@ -119,6 +119,7 @@ fn calls(
         if expected(&counts) {
             break;
         }
+        println!("{saves} saves, {engine:?}, {}: {counts:?}; once more", below.display());
     }
     Some(counts)
 }
