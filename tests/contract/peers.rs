@@ -368,6 +368,8 @@ fn a_quota_is_used_up() {
     let target = disk.path().join("state.json");
     fs::write(&target, "old").unwrap();
     for door in Door::all() {
+        // What was deleted counts until it is committed.
+        rustix::fs::syncfs(fs::File::open(disk.path()).unwrap()).unwrap();
         let error = door.save(&target, vec![1; 8 << 20]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EDQUOT), "{}: {error}", door.name());
         assert!(matches!(error.step(), Step::Write | Step::Sync), "{error}");

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -45,9 +46,18 @@ pub fn require_shared_syncs() -> Result<(), Skipped> {
     require_since(5, 17, "a syncfs that tells of a failed flush")
 }
 
-/// Before 6.1 an overlay has no `O_TMPFILE`, and so cannot prove that it is alive.
-pub fn overlays_are_provable() -> bool {
-    is_since(6, 1)
+/// Whether a directory's filesystem makes files without a name, and so can prove that it is alive. Overlays do
+/// on 6.12, and do not on 6.1.
+pub fn has_tmpfile(directory: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, Mode::from_raw_mode(0o600)) {
+        Ok(_) => true,
+        Err(errno) => {
+            assert_eq!(errno, Errno::OPNOTSUPP, "{}", directory.display());
+            assert!(!is_since(6, 12), "{}", directory.display());
+            false
+        }
+    }
 }
 
 /// So much memory that can be had, in bytes (proc_meminfo(5)).
