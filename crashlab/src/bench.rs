@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::sleep;
+use std::process::{Child, Command, ExitStatus, Stdio, exit};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
@@ -16,13 +16,13 @@ use crate::disk::{
     Backing, Device, Disk, Event, Filesystem, Image, Latency, Mounted, Slate, Tape, Walk,
 };
 use crate::load::note::Note;
-use crate::load::run::prepare;
+use crate::load::run::{Teller, prepare};
 use crate::load::script::Script;
 use crate::load::{Load, run};
 use crate::look;
 use crate::promise::Said;
 
-/// A child that takes longer hangs.
+/// What takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Bench {
@@ -41,7 +41,12 @@ pub(crate) struct Recording {
     pub(crate) load: Load,
     pub(crate) base: Image,
     pub(crate) tape: Tape,
+    /// How the process ended, if not well.
+    pub(crate) broken: Vec<String>,
 }
+
+/// The status of a process that could not take its condition upon itself.
+const NOT_TO_BE_HAD: i32 = 77;
 
 impl Bench {
     pub(crate) fn new(filesystem: &'static Filesystem) -> Result<Bench> {
@@ -82,14 +87,11 @@ impl Bench {
         let base = self.disk.record(latency);
         let (device, mounted) = self.mount(&self.disk)?;
         let mut child = Process::load(load, &mounted, &self.disk, &Condition::None)?;
-        let status = child.wait()?;
+        let broken = how_it_ended("the load's process", child.wait());
         mounted.unmount()?;
         drop(device);
         let tape = self.disk.stop();
-        if !status.success() {
-            bail!("{load}: the load's process ended with {status}");
-        }
-        Ok(Recording { load: *load, base, tape })
+        Ok(Recording { load: *load, base, tape, broken })
     }
 
     /// Recovers a disk as a runtime does when it starts, and keeps all that came to the disk meanwhile.
@@ -103,14 +105,11 @@ impl Bench {
         let base = self.disk.record(latency);
         let (device, mounted) = self.mount(&self.disk)?;
         self.disk.note(RECOVERY);
-        let status = Process::recovery(load, mounted.path())?.wait()?;
+        let broken = how_it_ended("the recovery", Process::recovery(load, mounted.path())?.wait());
         mounted.unmount()?;
         drop(device);
         let tape = self.disk.stop();
-        if !status.success() {
-            bail!("{load}: the recovery's process ended with {status}");
-        }
-        Ok(Recording { load: *load, base, tape })
+        Ok(Recording { load: *load, base, tape, broken })
     }
 
     /// Looks at a disk that was left by a power cut: what is broken.
@@ -152,14 +151,16 @@ impl Bench {
         let tape = self.disk.stop();
         disturbed?;
         let said = said(load, &tape.events);
-        let mut broken = Vec::new();
-        match ended {
-            Ok(status) if status.success() => {}
-            Ok(status) if status.signal() == Some(libc::SIGKILL) => {}
-            Ok(status) if condition.is_deadly() && status.signal() == Some(libc::SIGABRT) => {}
-            Ok(status) => broken.push(format!("the load's process ended with {status}")),
-            Err(error) => broken.push(error.to_string()),
-        }
+        let mut broken = match ended {
+            Ok(status) if status.signal() == Some(libc::SIGKILL) => Vec::new(),
+            Ok(status) if condition.is_deadly() && status.signal() == Some(libc::SIGABRT) => {
+                Vec::new()
+            }
+            Ok(status) if status.code() == Some(NOT_TO_BE_HAD) => {
+                bail!("{condition} is not to be had here")
+            }
+            ended => how_it_ended("the load's process", ended),
+        };
         let is_full = matches!(condition, Condition::Room(_));
         if !is_full {
             // The unmount below writes what is not written yet. The power could have been cut before it.
@@ -183,19 +184,32 @@ impl Bench {
         Ok(Trial { broken, answers: said.answers(), hit })
     }
 
-    /// Keeps a disk for who wants to look at it; the path it is kept at.
-    pub(crate) fn keep(&self, image: &Image, load: &Load, why: &[String]) -> String {
-        let directory = Path::new("target/crashlab");
-        let name =
-            format!("{}-{:?}-{:?}-{}", self.filesystem.name, load.shape, load.door, load.seed);
-        let path = directory.join(&name);
-        let kept = fs::create_dir_all(directory)
-            .and_then(|()| image.save(&path.with_extension("img")))
-            .and_then(|()| fs::write(path.with_extension("txt"), why.join("\n")));
-        match kept {
-            Ok(()) => path.with_extension("img").display().to_string(),
-            Err(error) => format!("not kept: {error}"),
+    /// Tells what is broken, if anything is, and keeps the disk for who wants to look at it. `how`: what happened to
+    /// the load. Told at once, for what is broken may end the laboratory too.
+    pub(crate) fn tell(&self, load: &Load, how: &str, image: &Image, broken: &[String]) -> bool {
+        if broken.is_empty() {
+            return false;
         }
+        let on = self.filesystem.name;
+        let directory = Path::new("target/crashlab");
+        let name = format!("{on}-{load}-{how}").replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let path = directory.join(name).with_extension("img");
+        let why = format!("{on} {load}, {how}: {}", broken.join("; "));
+        let kept = fs::create_dir_all(directory)
+            .and_then(|()| image.save(&path))
+            .and_then(|()| fs::write(path.with_extension("txt"), &why));
+        let kept = kept.map_or_else(|error| error.to_string(), |()| path.display().to_string());
+        eprintln!("BROKEN: {why} ({kept})");
+        true
+    }
+}
+
+/// What is wrong with the end of a process.
+fn how_it_ended(what: &str, ended: Result<ExitStatus>) -> Vec<String> {
+    match ended {
+        Ok(status) if status.success() => Vec::new(),
+        Ok(status) => vec![format!("{what} ended with {status}")],
+        Err(error) => vec![format!("{what}: {error}")],
     }
 }
 
@@ -239,14 +253,20 @@ pub(crate) fn examine_mounted(
     said: &Said,
     cut: bool,
 ) -> Vec<String> {
-    let looked = catch_unwind(AssertUnwindSafe(|| look::look(load, directory)));
-    let seen = match looked {
+    // By a thread that can be left behind if it hangs.
+    let (tell, told) = mpsc::channel();
+    let (looked_at, at) = (*load, directory.to_owned());
+    thread::spawn(move || tell.send(look::look(&looked_at, &at)));
+    let seen = match told.recv_timeout(PATIENCE) {
         Ok(Ok(seen)) => seen,
         Ok(Err(error)) => {
             let place = format!("{}/", directory.display());
             return vec![format!("it cannot be recovered: {error:#}").replace(&place, "")];
         }
-        Err(_) => return vec!["the recovery panicked".to_owned()],
+        Err(RecvTimeoutError::Disconnected) => return vec!["the recovery panicked".to_owned()],
+        Err(RecvTimeoutError::Timeout) => {
+            return vec![format!("the recovery hung for {} s", PATIENCE.as_secs())];
+        }
     };
     let mut broken = Vec::new();
     for (found, by_itself) in seen {
@@ -328,7 +348,18 @@ impl Drop for Process {
 pub(crate) fn be_load(load: &str, directory: &Path, notes: &Path, condition: &str) -> Result<()> {
     let (load, condition): (Load, Condition) =
         (serde_json::from_str(load)?, serde_json::from_str(condition)?);
-    run::run(&load, directory, notes, &condition)
+    // Before the condition, which may allow no more files.
+    let teller = Teller::open(notes)?;
+    let held = match run::enter(&load, directory, &condition) {
+        Ok(held) => held,
+        Err(error) => {
+            eprintln!("{condition}: {error:#}");
+            exit(NOT_TO_BE_HAD);
+        }
+    };
+    run::run(&load, directory, teller)?;
+    drop(held);
+    Ok(())
 }
 
 /// What the child process does that [`Bench::record_recovery`] starts.

@@ -1,6 +1,7 @@
-//! The planted bugs: the library without one of its rules, by a build that can leave one out. Each has to be found.
+//! The planted bugs: the library without one of its rules, by a build that can leave one out. Each has to be found,
+//! and the same search without the bug must find nothing.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -11,6 +12,7 @@ use crate::errors;
 use crate::figures::Bug;
 use crate::load::{Door, Load, Shape};
 use crate::report::Report;
+use crate::stops;
 
 /// What the library is told to leave out by. A build that cannot leave anything out does not read it.
 const LEFT_OUT: &str = "RINGSEAL_LEFT_OUT";
@@ -18,86 +20,113 @@ const LEFT_OUT: &str = "RINGSEAL_LEFT_OUT";
 /// How a bug is looked for.
 #[derive(Debug, Clone, Copy)]
 enum Search {
-    /// Power cuts under these loads.
-    Cuts(&'static [(Shape, Door)]),
+    /// Power cuts.
+    Cuts,
     /// Power cuts of a disk that obeys one flush in three only.
-    IgnoredFlushes(&'static [(Shape, Door)]),
+    IgnoredFlushes,
     /// Device errors.
-    Errors(&'static [(Shape, Door)]),
+    Errors,
     /// The filesystem is shut down.
-    Shutdowns(&'static [(Shape, Door)]),
+    Shutdowns,
 }
 
-/// A bug, what is left out for it, and where it is looked for.
+/// Who saves.
+#[derive(Debug, Clone, Copy)]
+struct By {
+    name: &'static str,
+    loads: &'static [(Shape, Door)],
+}
+
+const PLAIN: By = By { name: "plain functions", loads: &[(Shape::Singles, Door::Plain)] };
+const THREADS: By = By {
+    name: "threads",
+    loads: &[
+        (Shape::Singles, Door::Threads),
+        (Shape::Many, Door::Threads),
+        (Shape::Many, Door::ThreadsByFile),
+        (Shape::Crowd, Door::Threads),
+    ],
+};
+const RING: By = By {
+    name: "ring",
+    loads: &[
+        (Shape::Many, Door::RingByFile),
+        (Shape::Singles, Door::Ring),
+        (Shape::Many, Door::Ring),
+        (Shape::Crowd, Door::RingByFile),
+    ],
+};
+const STORE: By =
+    By { name: "store", loads: &[(Shape::Store, Door::Store), (Shape::Lives, Door::Store)] };
+
+/// What is left out, and where it is looked for.
 #[derive(Debug, Clone, Copy)]
 struct Planted {
     name: &'static str,
-    rule: Option<&'static str>,
+    /// A rule of the library's; or it is the disk's or the filesystem's fault.
+    is_rule: bool,
     filesystem: &'static str,
     search: Search,
+    by: &'static [By],
 }
 
-const FILES: &[(Shape, Door)] = &[
-    (Shape::Singles, Door::Plain),
-    (Shape::Singles, Door::Ring),
-    (Shape::Many, Door::Threads),
-    (Shape::Many, Door::RingByFile),
-    (Shape::Crowd, Door::Threads),
-];
-const STORES: &[(Shape, Door)] = &[(Shape::Store, Door::Store), (Shape::Lives, Door::Store)];
-
-const fn planted(name: &'static str, filesystem: &'static str, search: Search) -> Planted {
-    Planted { name, rule: Some(name), filesystem, search }
+const fn rule(
+    name: &'static str,
+    filesystem: &'static str,
+    search: Search,
+    by: &'static [By],
+) -> Planted {
+    Planted { name, is_rule: true, filesystem, search, by }
 }
 
-/// The bugs. The last ones are none of the library's: a disk and filesystems on which nothing is promised.
+const fn foreign(name: &'static str, filesystem: &'static str, search: Search) -> Planted {
+    Planted { name, is_rule: false, filesystem, search, by: &[PLAIN] }
+}
+
+const FILES: &[By] = &[PLAIN, THREADS, RING];
+
 const PLANTED: &[Planted] = &[
-    planted("file-sync", "ext4", Search::Cuts(FILES)),
-    planted("directory-sync", "ext4", Search::Cuts(FILES)),
-    planted("holder-sync", "xfs", Search::Cuts(STORES)),
-    planted("rename-before-sync", "ext4", Search::Cuts(FILES)),
-    planted("answer-before-barrier", "ext4", Search::Cuts(FILES)),
-    planted("publish-before-log", "ext4", Search::Cuts(STORES)),
-    planted("segment-reuse", "ext4", Search::Cuts(STORES)),
-    planted("torn-tail", "ext4", Search::Cuts(STORES)),
-    planted("cut-off", "btrfs", Search::Errors(STORES)),
-    planted("mark-beside-log", "ext4", Search::Cuts(&[(Shape::Lives, Door::Store)])),
-    planted("own-block", "ext4", Search::Cuts(STORES)),
-    planted("liveness", "xfs", Search::Shutdowns(FILES)),
-    planted("retry-fsync", "ext4", Search::Errors(FILES)),
-    Planted {
-        name: "ignored flushes",
-        rule: None,
-        filesystem: "ext4",
-        search: Search::IgnoredFlushes(FILES),
-    },
-    Planted {
-        name: "ext4 nobarrier",
-        rule: None,
-        filesystem: "ext4-nobarrier",
-        search: Search::Cuts(FILES),
-    },
-    Planted {
-        name: "ext4 fast_commit",
-        rule: None,
-        filesystem: "ext4-fast-commit",
-        search: Search::Cuts(FILES),
-    },
-    Planted {
-        name: "btrfs nobarrier",
-        rule: None,
-        filesystem: "btrfs-nobarrier",
-        search: Search::Cuts(FILES),
-    },
+    rule("file-sync", "ext4", Search::Cuts, FILES),
+    rule("directory-sync", "ext4", Search::Cuts, FILES),
+    rule("holder-sync", "xfs", Search::Cuts, &[STORE]),
+    rule("rename-before-sync", "ext4", Search::Cuts, FILES),
+    rule("answer-before-barrier", "ext4", Search::Cuts, FILES),
+    rule("liveness", "xfs", Search::Shutdowns, FILES),
+    rule("retry-fsync", "ext4", Search::Errors, FILES),
+    rule("publish-before-log", "ext4", Search::Cuts, &[STORE]),
+    rule("segment-reuse", "ext4", Search::Cuts, &[STORE]),
+    rule("torn-tail", "ext4", Search::Cuts, &[STORE]),
+    rule("cut-off", "btrfs", Search::Errors, &[STORE]),
+    rule("mark-beside-log", "ext4", Search::Cuts, &[STORE]),
+    rule("own-block", "ext4", Search::Cuts, &[STORE]),
+    rule("removal-in-log", "ext4", Search::Cuts, &[STORE]),
+    rule("whole-transactions", "ext4", Search::Cuts, &[STORE]),
+    rule("note-before-sync", "ext4", Search::Cuts, &[STORE]),
+    foreign("ignored flushes", "ext4", Search::IgnoredFlushes),
+    foreign("ext4 nobarrier", "ext4-nobarrier", Search::Cuts),
+    foreign("ext4 fast_commit", "ext4-fast-commit", Search::Cuts),
+    foreign("btrfs nobarrier", "btrfs-nobarrier", Search::Cuts),
 ];
 
 /// Disks, or runs, within which a bug has to be found.
 const MOST: u64 = 20_000;
 
+/// What a search has to find: the bug, or nothing in so many disks or runs, without it.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Bug,
+    Nothing(u64),
+}
+
+/// What a search did.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Searched {
+    tries: u64,
+    found: Option<String>,
+}
+
 /// Looks for each bug, in a process of its own, for a process leaves out one rule.
 pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
-    let wanted =
-        |planted: &&Planted| only.is_empty() || only.iter().any(|name| name == planted.name);
     if !cfg!(ringseal_left_out) {
         bail!(
             "this build leaves no rule out: RUSTFLAGS='--cfg ringseal_left_out', --profile left-out"
@@ -107,23 +136,17 @@ pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
     if let Some(name) = only.iter().find(|name| !is_known(name)) {
         bail!("no bug is called {name}");
     }
-    let bar = report.begin("bugs", PLANTED.len() as u64);
+    let wanted =
+        |planted: &&Planted| only.is_empty() || only.iter().any(|name| name == planted.name);
+    let all = PLANTED
+        .iter()
+        .filter(wanted)
+        .flat_map(|planted| planted.by.iter().map(move |by| (planted, by)));
+    let bar = report.begin("bugs", all.clone().count() as u64);
     let mut bugs = Vec::new();
-    for planted in PLANTED.iter().filter(wanted) {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("bug").arg(planted.name);
-        if let Some(rule) = planted.rule {
-            command.env(LEFT_OUT, rule);
-        }
-        let output = command.stderr(std::process::Stdio::inherit()).output()?;
-        if !output.status.success() {
-            bail!("{}: the search ended with {}", planted.name, output.status);
-        }
-        let bug: Bug = serde_json::from_slice(&output.stdout).context(planted.name)?;
-        report.say(&match &bug.found {
-            Some(found) => format!("{}: found after {}: {found}", bug.name, bug.tries),
-            None => format!("BROKEN: {} was not found in {}", bug.name, bug.tries),
-        });
+    for (planted, by) in all {
+        let bug = one(planted, by)?;
+        report.say(&bug.line());
         bugs.push(bug);
         bar.step();
     }
@@ -131,51 +154,77 @@ pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
     Ok(bugs)
 }
 
-/// Looks for one bug, which this process has, and prints what came of it.
-pub(crate) fn be_search(name: &str) -> Result<()> {
+fn one(planted: &Planted, by: &By) -> Result<Bug> {
+    let Searched { tries, found } = search_apart(planted, by, Wanted::Bug)?;
+    let control = match &found {
+        Some(_) => search_apart(planted, by, Wanted::Nothing(tries))?.found,
+        None => None,
+    };
+    Ok(Bug {
+        name: planted.name.to_owned(),
+        by: by.name.to_owned(),
+        filesystem: planted.filesystem.to_owned(),
+        tries,
+        found,
+        control,
+    })
+}
+
+fn search_apart(planted: &Planted, by: &By, wanted: Wanted) -> Result<Searched> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bug", planted.name, by.name]).env_remove(LEFT_OUT);
+    match wanted {
+        Wanted::Bug if planted.is_rule => {
+            command.env(LEFT_OUT, planted.name);
+        }
+        Wanted::Bug => {}
+        Wanted::Nothing(tries) => {
+            command.arg(tries.to_string());
+        }
+    }
+    let output = command.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("{} by {}: the search ended with {}", planted.name, by.name, output.status);
+    }
+    serde_json::from_slice(&output.stdout).context(planted.name)
+}
+
+/// What the process does that [`search_apart`] starts: looks for one bug, or for nothing in so many, and prints
+/// what came of it.
+pub(crate) fn be_search(name: &str, by: &str, control: Option<u64>) -> Result<()> {
     let planted = PLANTED.iter().find(|planted| planted.name == name).context("no such bug")?;
-    let filesystem = Filesystem::by_name(planted.filesystem).context("no such filesystem")?;
-    let mut bench = Bench::new(filesystem)?;
-    let (tries, found) = search(&mut bench, planted)?;
-    let bug =
-        Bug { name: name.to_owned(), filesystem: planted.filesystem.to_owned(), tries, found };
-    println!("{}", serde_json::to_string(&bug)?);
+    let by = planted.by.iter().find(|it| it.name == by).context("nobody of this name saves")?;
+    let mut filesystem = Filesystem::by_name(planted.filesystem).context("no such filesystem")?;
+    let mut search = planted.search;
+    if control.is_some() && !planted.is_rule {
+        // Without the fault: a sound filesystem of this kind, on a disk that obeys.
+        filesystem = Filesystem::by_name(filesystem.kind).context("no such filesystem")?;
+        search = Search::Cuts;
+    }
+    let searched = look_for(&mut Bench::new(filesystem)?, search, by, control.unwrap_or(MOST))?;
+    println!("{}", serde_json::to_string(&searched)?);
     Ok(())
 }
 
-fn search(bench: &mut Bench, planted: &Planted) -> Result<(u64, Option<String>)> {
-    let loads = |all: &'static [(Shape, Door)]| {
-        (1..).flat_map(move |seed| {
-            all.iter().map(move |(shape, door)| Load::new(*shape, *door, seed))
-        })
-    };
-    match planted.search {
-        Search::Cuts(all) => cuts::until_broken(bench, loads(all), 300, MOST, |tape| tape),
-        Search::IgnoredFlushes(all) => {
-            let spoil = |tape| cuts::ignoring_flushes(tape, 3);
-            cuts::until_broken(bench, loads(all), 300, MOST, spoil)
-        }
-        Search::Errors(all) => {
-            let mut runs = 0;
-            for load in loads(all) {
-                let (more, found) = errors::until_broken(bench, &load, MOST - runs)?;
-                runs += more;
-                if found.is_some() || runs >= MOST {
-                    return Ok((runs, found));
-                }
+fn look_for(bench: &mut Bench, search: Search, by: &By, most: u64) -> Result<Searched> {
+    let mut searched = Searched { tries: 0, found: None };
+    let seeds = (1..).flat_map(|seed| by.loads.iter().map(move |load| (*load, seed)));
+    for load in seeds.map(|((shape, door), seed)| Load::new(shape, door, seed)) {
+        let left = most - searched.tries;
+        let (more, found) = match search {
+            Search::Cuts => cuts::until_broken(bench, &load, 300, left, |tape| tape)?,
+            Search::IgnoredFlushes => {
+                let spoil = |tape| cuts::ignoring_flushes(tape, 3);
+                cuts::until_broken(bench, &load, 300, left, spoil)?
             }
-            Ok((runs, None))
-        }
-        Search::Shutdowns(all) => {
-            let mut runs = 0;
-            for load in loads(all) {
-                let (more, found) = crate::stops::until_broken(bench, &load, 20)?;
-                runs += more;
-                if found.is_some() || runs >= MOST {
-                    return Ok((runs, found));
-                }
-            }
-            Ok((runs, None))
+            Search::Errors => errors::until_broken(bench, &load, left)?,
+            Search::Shutdowns => stops::until_broken(bench, &load, left.min(20))?,
+        };
+        searched.tries += more;
+        searched.found = found;
+        if searched.found.is_some() || searched.tries >= most {
+            break;
         }
     }
+    Ok(searched)
 }

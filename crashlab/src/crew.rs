@@ -1,13 +1,42 @@
 //! Work shared among threads, each at a bench of its own.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use anyhow::{Error, Result};
 
-/// Does every job, in any order, by `workers` threads, each with what `begin` gives it, and hands what comes of it to
+use crate::bench::Bench;
+use crate::disk::Filesystem;
+use crate::figures::Tried;
+use crate::report::Report;
+
+/// Benches at work at a time. Most of the time they wait for their disks.
+const WORKERS: usize = 2;
+
+/// Carries out all jobs of a room on a filesystem, and adds up what came of them.
+pub(crate) fn try_all<J: Send>(
+    room: &str,
+    filesystem: &'static Filesystem,
+    jobs: Vec<J>,
+    report: &Report,
+    work: impl Fn(&mut Bench, J) -> Result<Tried> + Sync,
+) -> Result<Tried> {
+    let began = Instant::now();
+    let bar = report.begin(&format!("{room} {}", filesystem.name), jobs.len() as u64);
+    let mut sum = Tried::default();
+    let done = |tried| {
+        bar.step();
+        sum.merge(&tried);
+    };
+    share(jobs, || Bench::new(filesystem), work, done)?;
+    bar.end();
+    sum.seconds = began.elapsed().as_secs_f64();
+    Ok(sum)
+}
+
+/// Does every job, in any order, by a few threads, each with what `begin` gives it, and hands what comes of it to
 /// `done` one by one. Ends at the first error.
 pub(crate) fn share<J: Send, B, T: Send>(
-    workers: usize,
     jobs: Vec<J>,
     begin: impl Fn() -> Result<B> + Sync,
     work: impl Fn(&mut B, J) -> Result<T> + Sync,
@@ -17,7 +46,7 @@ pub(crate) fn share<J: Send, B, T: Send>(
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let done: Mutex<&mut (dyn FnMut(T) + Send)> = Mutex::new(&mut done);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..WORKERS {
             scope.spawn(|| {
                 let ended = (|| -> Result<()> {
                     let mut bench = begin()?;

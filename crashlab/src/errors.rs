@@ -1,7 +1,5 @@
 //! The room of device errors: every n-th request to the disk fails, until no load meets the fault any more.
 
-use std::time::Instant;
-
 use anyhow::Result;
 
 use crate::bench::{Bench, Look, Trial};
@@ -52,29 +50,14 @@ pub(crate) fn run(
     seed: u64,
     report: &Report,
 ) -> Result<Tried> {
-    let began = Instant::now();
-    let jobs: Vec<(Load, Way)> =
-        loads(seed).into_iter().flat_map(|load| WAYS.map(|way| (load, way))).collect();
-    let bar = report.begin(&format!("errors {}", filesystem.name), jobs.len() as u64);
-    let mut sum = Tried::default();
-    crew::share(
-        2,
-        jobs,
-        || Bench::new(filesystem),
-        |bench, (load, way)| sweep(bench, &load, way, every),
-        |(tried, broken)| {
-            bar.step();
-            sum.merge(&tried);
-            broken.iter().for_each(|broken| report.broken(broken));
-        },
-    )?;
-    bar.end();
-    sum.seconds = began.elapsed().as_secs_f64();
-    Ok(sum)
+    let jobs = loads(seed).into_iter().flat_map(|load| WAYS.map(|way| (load, way))).collect();
+    crew::try_all("errors", filesystem, jobs, report, |bench, (load, way)| {
+        sweep(bench, &load, way, every)
+    })
 }
 
-fn sweep(bench: &mut Bench, load: &Load, way: Way, every: u64) -> Result<(Tried, Vec<String>)> {
-    let (mut tried, mut all) = (Tried::default(), Vec::new());
+fn sweep(bench: &mut Bench, load: &Load, way: Way, every: u64) -> Result<Tried> {
+    let mut tried = Tried::default();
     // Other places each time.
     let mut from = 1 + load.seed % every;
     let mut misses = 0;
@@ -82,16 +65,12 @@ fn sweep(bench: &mut Bench, load: &Load, way: Way, every: u64) -> Result<(Tried,
     while misses < 3 {
         let trial = one(bench, load, way, from)?;
         misses = if trial.hit == 0 { misses + 1 } else { 0 };
-        tried.add(trial.hit > 0, trial.answers, u64::from(!trial.broken.is_empty()));
-        if !trial.broken.is_empty() {
-            let kept = bench.keep(&bench.disk.image(), load, &trial.broken);
-            let what = trial.broken.join("; ");
-            let name = bench.filesystem.name;
-            all.push(format!("{name} {load}, {} {from}: {what} ({kept})", way.name));
-        }
+        let how = format!("{} {from}", way.name);
+        let is_broken = bench.tell(load, &how, &bench.disk.image(), &trial.broken);
+        tried.add(trial.hit > 0, trial.answers, is_broken);
         from += every;
     }
-    Ok((tried, all))
+    Ok(tried)
 }
 
 fn one(bench: &mut Bench, load: &Load, way: Way, from: u64) -> Result<Trial> {

@@ -54,10 +54,32 @@ pub(crate) struct Tried {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Bug {
     pub(crate) name: String,
+    /// Who saved.
+    pub(crate) by: String,
     pub(crate) filesystem: String,
     /// Disks or runs that were looked at until it was found.
     pub(crate) tries: u64,
     pub(crate) found: Option<String>,
+    /// What the same search found without the bug, in as many.
+    pub(crate) control: Option<String>,
+}
+
+impl Bug {
+    /// It was found, and nothing without it.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.found.is_some() && self.control.is_none()
+    }
+
+    /// What came of it, in a line.
+    pub(crate) fn line(&self) -> String {
+        let Bug { name, by, filesystem, tries, .. } = self;
+        let what = match (&self.found, &self.control) {
+            (None, _) => "NOT FOUND".to_owned(),
+            (Some(_), Some(control)) => format!("FOUND WITHOUT IT TOO: {control}"),
+            (Some(found), None) => format!("found: {found}"),
+        };
+        format!("bug {name} by {by} on {filesystem}, {tries} tried: {what}")
+    }
 }
 
 impl Tried {
@@ -70,13 +92,13 @@ impl Tried {
         self.broken += other.broken;
     }
 
-    pub(crate) fn add(&mut self, hit: bool, answers: [u64; 3], broken: u64) {
+    pub(crate) fn add(&mut self, hit: bool, answers: [u64; 3], broken: bool) {
         self.runs += 1;
         self.hit += u64::from(hit);
         self.durable += answers[0];
         self.unchanged += answers[1];
         self.unknown += answers[2];
-        self.broken += broken;
+        self.broken += u64::from(broken);
     }
 }
 
@@ -114,7 +136,7 @@ impl Figures {
             all.inputs.push(tally);
         }
         for bug in new.bugs {
-            all.bugs.retain(|old| old.name != bug.name);
+            all.bugs.retain(|old| (&old.name, &old.by) != (&bug.name, &bug.by));
             all.bugs.push(bug);
         }
         let mut text = serde_json::to_string_pretty(&all)?;
@@ -158,8 +180,7 @@ impl Figures {
             println!("inputs {}: {} cases, {} broken", tally.room, tally.cases, tally.broken);
         }
         for bug in &self.bugs {
-            let verb = if bug.found.is_some() { "found" } else { "NOT FOUND" };
-            println!("bug {} on {}: {verb} in {}", bug.name, bug.filesystem, bug.tries);
+            println!("{}", bug.line());
         }
     }
 
@@ -168,7 +189,7 @@ impl Figures {
         let of_tried: u64 = tried.into_iter().flat_map(BTreeMap::values).map(|t| t.broken).sum();
         let of_cuts: u64 = self.cuts.values().map(|cuts| cuts.broken).sum();
         let of_inputs: u64 = self.inputs.iter().map(|tally| tally.broken).sum();
-        let missed = self.bugs.iter().filter(|bug| bug.found.is_none()).count() as u64;
+        let missed = self.bugs.iter().filter(|bug| !bug.is_shown()).count() as u64;
         of_tried + of_cuts + of_inputs + missed
     }
 }

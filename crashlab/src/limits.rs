@@ -1,10 +1,8 @@
 //! The room of lacks: no descriptors, no threads, no memory, no room on the disk, denied calls, a ring that dies.
 
-use std::time::Instant;
-
 use anyhow::Result;
 
-use crate::bench::{Bench, Look};
+use crate::bench::Look;
 use crate::condition::{Call, Condition};
 use crate::crew;
 use crate::disk::Filesystem;
@@ -48,33 +46,16 @@ pub(crate) fn run(
     seed: u64,
     report: &Report,
 ) -> Result<Tried> {
-    let began = Instant::now();
-    let jobs: Vec<(Load, Condition)> = loads(seed)
-        .into_iter()
-        .flat_map(|load| conditions(fineness).into_iter().map(move |condition| (load, condition)))
-        .collect();
-    let bar = report.begin(&format!("limits {}", filesystem.name), jobs.len() as u64);
-    let mut sum = Tried::default();
-    crew::share(
-        2,
-        jobs,
-        || Bench::new(filesystem),
-        |bench, (load, condition)| {
-            let trial = bench.trial(&load, &condition, Look::AsItIs, |_| {}, |_, _| Ok(()))?;
-            let broken = (!trial.broken.is_empty()).then(|| {
-                let kept = bench.keep(&bench.disk.image(), &load, &trial.broken);
-                format!("{load} with {condition}: {} ({kept})", trial.broken.join("; "))
-            });
-            Ok((trial.answers, broken))
-        },
-        |(answers, broken)| {
-            bar.step();
-            // Something was not done as asked.
-            sum.add(answers[1] + answers[2] > 0, answers, u64::from(broken.is_some()));
-            broken.iter().for_each(|broken| report.broken(broken));
-        },
-    )?;
-    bar.end();
-    sum.seconds = began.elapsed().as_secs_f64();
-    Ok(sum)
+    let with = |load| conditions(fineness).into_iter().map(move |condition| (load, condition));
+    let jobs = loads(seed).into_iter().flat_map(with).collect();
+    crew::try_all("limits", filesystem, jobs, report, |bench, (load, condition)| {
+        let trial = bench.trial(&load, &condition, Look::AsItIs, |_| {}, |_, _| Ok(()))?;
+        let how = condition.to_string();
+        let is_broken = bench.tell(&load, &how, &bench.disk.image(), &trial.broken);
+        let [_, unchanged, unknown] = trial.answers;
+        let mut tried = Tried::default();
+        // Something was not done as asked.
+        tried.add(unchanged + unknown > 0, trial.answers, is_broken);
+        Ok(tried)
+    })
 }

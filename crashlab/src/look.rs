@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use ringseal::{Freshness, StateStore};
 
 use crate::condition::FILLER;
 use crate::load::Load;
 use crate::load::content::Found;
 use crate::load::run::store_options;
-use crate::load::script::{PID, ROOT};
+use crate::load::script::{OTHER, PID, ROOT, STATE};
 use crate::promise::Contents;
 
 /// The store's own directory.
@@ -45,12 +46,20 @@ pub(crate) fn look(load: &Load, directory: &Path) -> Result<Vec<(Contents, Vec<S
 /// Opens the store, compares what it says with what the files say, and closes it.
 fn through_store(directory: &Path) -> Result<(Contents, Vec<String>)> {
     let root = directory.join(ROOT);
+    // Who only reads is told if the files lack something, and may believe it if they do not.
+    let before = files(directory, true)?;
+    let freshness = store_options().open_read_only(&root)?.freshness();
     let store = store_options().open_blocking(&root).context("the store does not open")?;
     let mut broken = Vec::new();
     for hidden in &store.recovery().not_visible {
         broken.push(format!("{} was not placed: errno {}", hidden.path.display(), hidden.errno));
     }
     let found = files(directory, false)?;
+    if matches!(freshness, Ok(Freshness::Current)) && found != before {
+        broken.push(
+            "the files were called current, and opening the store has changed them".to_owned(),
+        );
+    }
     broken.extend(differing(&store, &found)?);
     store.close_blocking().context("the store does not close")?;
     let reader = store_options().open_read_only(&root)?;
@@ -65,16 +74,29 @@ fn through_store(directory: &Path) -> Result<(Contents, Vec<String>)> {
     Ok((found, broken))
 }
 
+/// What the store says otherwise than its files.
 fn differing(store: &StateStore, found: &Contents) -> Result<Vec<String>> {
     let mut broken = Vec::new();
-    let suffix = format!("/{}", store.state_name());
-    for (path, there) in found.iter().filter(|(path, _)| path.ends_with(&suffix)) {
-        let id = path.split('/').nth(1).ok_or_else(|| anyhow!("{path} is no container's"))?;
-        let loaded = store.load_bytes_blocking(id)?;
-        let loaded = loaded.map_or(Found::Nothing, |bytes| Found::of(path, &bytes));
+    let mut with_state = Vec::new();
+    for (path, there) in found {
+        let mut parts = path.split('/').skip(1);
+        let (Some(id), Some(name @ (STATE | OTHER))) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let loaded = if name == STATE {
+            with_state.push(id.to_owned());
+            store.load_bytes_blocking(id)?
+        } else {
+            store.load_file_blocking(id, name)?
+        };
+        let loaded = loaded.map_or(Found::Nothing, |bytes| Found::of(path, &bytes, None));
         if loaded != *there {
             broken.push(format!("{path}: {there}, but the store loads {loaded}"));
         }
+    }
+    let listed = store.list_blocking()?;
+    if listed != with_state {
+        broken.push(format!("it lists {listed:?}, but the files are {with_state:?}"));
     }
     Ok(broken)
 }
@@ -107,7 +129,10 @@ fn files(directory: &Path, temps: bool) -> Result<Contents> {
                         Found::Version(0)
                     }
                 }
-                Ok(content) => Found::of(name.trim_end_matches(".previous"), &content),
+                Ok(content) => {
+                    let mode = fs::symlink_metadata(&path)?.permissions().mode() & 0o7777;
+                    Found::of(name.trim_end_matches(".previous"), &content, Some(mode))
+                }
                 Err(error) => Found::Torn(error.to_string()),
             };
             found.insert(name, there);

@@ -56,7 +56,7 @@ fn carry_out(command: Command) -> Result<u64> {
             bench::be_load(&load, &directory, &notes, &condition).map(|()| 0)
         }
         Command::Recovery { load, directory } => bench::be_recovery(&load, &directory).map(|()| 0),
-        Command::Bug { name } => bugs::be_search(&name).map(|()| 0),
+        Command::Bug { name, by, control } => bugs::be_search(&name, &by, control).map(|()| 0),
         Command::Quote { figures, documents } => {
             quote::into(&Figures::read(&figures)?, &documents).map(|()| 0)
         }

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Recovery { load: String, directory: PathBuf },
     #[command(hide = true)]
-    Bug { name: String },
+    Bug { name: String, by: String, control: Option<u64> },
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,8 @@ pub(crate) struct Said {
     first: Vec<Change>,
     operations: BTreeMap<u32, Operation>,
     wrong: Vec<String>,
+    /// Saves that the ring carried; told at the end.
+    by_ring: Option<u64>,
     notes: usize,
 }
 
@@ -29,6 +31,8 @@ struct Candidate<'a> {
     /// `None`: it was there before the load.
     operation: Option<&'a Operation>,
     at: usize,
+    /// The power was cut since.
+    cut: bool,
 }
 
 /// A path and what is there.
@@ -54,6 +58,7 @@ impl Said {
                 }
             }
             Note::Wrong(what) => self.wrong.push(what),
+            Note::Ended { by_ring } => self.by_ring = Some(by_ring),
         }
     }
 
@@ -71,9 +76,15 @@ impl Said {
         count
     }
 
-    /// What was not answered as it is where nothing disturbs: a load that does nothing would break nothing.
-    pub(crate) fn not_done(&self) -> Vec<String> {
+    /// What was not answered as it is where nothing disturbs: a load that does nothing would break nothing. `ring`:
+    /// the ring was to be used.
+    pub(crate) fn not_done(&self, ring: bool) -> Vec<String> {
         let mut wrong = Vec::new();
+        match self.by_ring {
+            None => wrong.push("it did not come to its end".to_owned()),
+            Some(0) if ring => wrong.push("the ring has carried nothing".to_owned()),
+            Some(_) => {}
+        }
         for Operation { asked, answer, .. } in self.operations.values() {
             let may_refuse =
                 asked.kind == Kind::CreateNew || asked.changes.iter().any(|it| it.to.is_none());
@@ -96,11 +107,11 @@ impl Said {
     }
 
     /// What is broken in what was found; empty is good. `cut`: the power was cut, so that what was only visible
-    /// may be gone or torn.
+    /// may be gone or torn. Without a cut it binds as what is durable does.
     pub(crate) fn broken_by(&self, found: &Contents, cut: bool) -> Vec<String> {
         let mut broken = self.wrong.clone();
-        broken.extend(self.created_twice());
-        let paths = self.candidates();
+        broken.extend(self.created_twice(cut));
+        let paths = self.candidates(cut);
         let mut explained: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
         for (path, candidates) in &paths {
             let there = found.get(*path).unwrap_or(&Found::Nothing);
@@ -118,8 +129,8 @@ impl Said {
             }
             explained.insert(path, may_be);
         }
-        broken.extend(self.torn(&explained));
-        broken.extend(self.kept(found));
+        broken.extend(self.torn(&explained, cut));
+        broken.extend(self.kept(found, cut));
         let keeps = |all: &[Candidate<'_>]| all.iter().any(|it| it.keeps_previous());
         let known = |path: &str| {
             let mut kept = paths.iter().filter(|(_, all)| keeps(all));
@@ -132,10 +143,10 @@ impl Said {
     }
 
     /// Every change of every path, the first one too.
-    fn candidates(&self) -> BTreeMap<&str, Vec<Candidate<'_>>> {
+    fn candidates(&self, cut: bool) -> BTreeMap<&str, Vec<Candidate<'_>>> {
         let mut paths: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
         for change in &self.first {
-            let first = Candidate { change, operation: None, at: 0 };
+            let first = Candidate { change, operation: None, at: 0, cut };
             paths.entry(&change.path).or_default().push(first);
         }
         for operation in self.operations.values() {
@@ -144,7 +155,7 @@ impl Said {
                 if path.is_empty() {
                     path.push(Candidate::NOTHING);
                 }
-                path.push(Candidate { change, operation: Some(operation), at });
+                path.push(Candidate { change, operation: Some(operation), at, cut });
             }
         }
         paths
@@ -161,7 +172,7 @@ impl Said {
             None => "which was never asked for".to_owned(),
             Some(one) if one.is_unchanged() => "which was answered as unchanged".to_owned(),
             Some(one) => {
-                let newer = all.iter().find(|other| other.is_durable() && one.is_before(other));
+                let newer = all.iter().find(|other| other.binds() && one.is_before(other));
                 let newer = newer.map(|newer| newer.name()).unwrap_or_default();
                 format!("but {newer} was acknowledged")
             }
@@ -170,7 +181,7 @@ impl Said {
     }
 
     /// Transactions of which a part is there, and a part is not.
-    fn torn(&self, explained: &BTreeMap<&str, Vec<Candidate<'_>>>) -> Vec<String> {
+    fn torn(&self, explained: &BTreeMap<&str, Vec<Candidate<'_>>>, cut: bool) -> Vec<String> {
         let mut torn = Vec::new();
         for operation in self.operations.values().filter(|operation| operation.asked.whole) {
             let number = operation.asked.operation;
@@ -184,7 +195,7 @@ impl Said {
                         .is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
             });
             let lacking = operation.asked.changes.iter().enumerate().find(|(at, change)| {
-                let this = Candidate { change, operation: Some(operation), at: *at };
+                let this = Candidate { change, operation: Some(operation), at: *at, cut };
                 tells(change)
                     && of(change).is_some_and(|may_be| {
                         !may_be.is_empty() && may_be.iter().all(|it| it.is_before(&this))
@@ -201,9 +212,9 @@ impl Said {
     }
 
     /// The previous version stands beside the new one, and is never newer than it.
-    fn kept(&self, found: &Contents) -> Vec<String> {
+    fn kept(&self, found: &Contents, cut: bool) -> Vec<String> {
         let mut broken = Vec::new();
-        for (path, candidates) in self.candidates() {
+        for (path, candidates) in self.candidates(cut) {
             if !candidates.iter().any(Candidate::keeps_previous) {
                 continue;
             }
@@ -222,7 +233,7 @@ impl Said {
                     // The one before it; versions in between may never have been there, if nobody knows.
                     let is_before = (0..place).any(|older| {
                         let mut between = versions[older + 1..place].iter();
-                        versions[older].is_like(&old) && between.all(|it| !it.is_durable())
+                        versions[older].is_like(&old) && between.all(|it| !it.binds())
                     });
                     is_first || is_next || is_before
                 },
@@ -235,12 +246,12 @@ impl Said {
     }
 
     /// Two that create a file cannot both have done so, unless it was removed in between.
-    fn created_twice(&self) -> Vec<String> {
+    fn created_twice(&self, cut: bool) -> Vec<String> {
         let mut broken = Vec::new();
-        for (path, candidates) in self.candidates() {
-            for new in candidates.iter().filter(|it| it.is_creation() && it.is_durable()) {
+        for (path, candidates) in self.candidates(cut) {
+            for new in candidates.iter().filter(|it| it.is_creation() && it.binds()) {
                 let older = candidates.iter().find(|older| {
-                    older.change.to.is_some() && older.is_durable() && older.is_before(new)
+                    older.change.to.is_some() && older.binds() && older.is_before(new)
                 });
                 if let Some(older) = older {
                     let (new, older) = (new.name(), older.name());
@@ -257,7 +268,7 @@ impl<'a> Candidate<'a> {
     /// What is there before anything is: nothing.
     const NOTHING: Candidate<'static> = {
         static NOTHING: Change = Change { path: String::new(), to: None };
-        Candidate { change: &NOTHING, operation: None, at: 0 }
+        Candidate { change: &NOTHING, operation: None, at: 0, cut: true }
     };
 
     fn number(&self) -> Option<u32> {
@@ -291,12 +302,13 @@ impl<'a> Candidate<'a> {
         self.operation.is_some_and(|operation| operation.asked.kind == Kind::CreateNew)
     }
 
-    /// The library said that a power cut leaves this one, or a later one.
-    fn is_durable(&self) -> bool {
-        match self.operation {
-            None => true,
-            Some(_) if self.is_atomic() => false,
-            Some(_) => matches!(self.how(), Some(How::Durable { .. } | How::Overtaken { .. })),
+    /// The library said that this one, or a later one, is there: whatever happens, or if no power cut does.
+    fn binds(&self) -> bool {
+        match (self.operation, self.how()) {
+            (None, _) => true,
+            (_, Some(How::Durable { .. } | How::Overtaken { .. })) => true,
+            (_, Some(How::Visible)) => !self.cut,
+            _ => false,
         }
     }
 
@@ -322,7 +334,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn may_be_there(&self, all: &[Candidate<'_>]) -> bool {
-        !self.is_unchanged() && !all.iter().any(|newer| newer.is_durable() && self.is_before(newer))
+        !self.is_unchanged() && !all.iter().any(|newer| newer.binds() && self.is_before(newer))
     }
 
     /// Was this one certainly accepted before the other?

@@ -1,12 +1,12 @@
 //! Puts figures into documents, between the marks that ask for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::figures::{Figures, Tried};
+use crate::figures::{Bug, Figures, Tried};
 
 type Part = fn(&Figures) -> String;
 
@@ -71,7 +71,10 @@ fn summary(figures: &Figures) -> String {
     let (shutdowns, kills) = (hit(&figures.shutdowns), hit(&figures.kills));
     let limits: u64 = figures.limits.values().map(|tried| tried.runs).sum();
     let cases: u64 = figures.inputs.iter().map(|tally| tally.cases).sum();
-    let found = figures.bugs.iter().filter(|bug| bug.found.is_some()).count();
+    let bugs: BTreeSet<&str> = figures.bugs.iter().map(|bug| bug.name.as_str()).collect();
+    // By everybody who is tried with it.
+    let missed: BTreeSet<&str> =
+        figures.bugs.iter().filter(|bug| !bug.is_shown()).map(|bug| bug.name.as_str()).collect();
     format!(
         "{} disks that a power cut could have left, {} runs with device errors, {} sudden shutdowns, {} kills, {} runs\n\
          short of something, {} cases of bad input: **{} broken promises**. Of {} planted bugs the laboratory finds {}.\n",
@@ -82,8 +85,8 @@ fn summary(figures: &Figures) -> String {
         number(limits),
         number(cases),
         figures.broken(),
-        figures.bugs.len(),
-        found
+        bugs.len(),
+        bugs.len() - missed.len()
     )
 }
 
@@ -132,13 +135,15 @@ fn rooms(figures: &Figures) -> String {
 }
 
 fn bugs(figures: &Figures) -> String {
-    let mut out =
-        String::from("| left out | on | found within | as |\n| --- | --- | --- | --- |\n");
+    let mut out = String::from(
+        "| left out | who saves | on | found within | as |\n| --- | --- | --- | --- | --- |\n",
+    );
     for bug in &figures.bugs {
         let found = bug.found.as_deref().unwrap_or("**not found**").replace('|', "\\|");
         let found: String = found.chars().take(140).collect();
-        let tries = number(bug.tries);
-        out.push_str(&format!("| {} | {} | {tries} | {found} |\n", bug.name, bug.filesystem));
+        let Bug { name, by, filesystem, tries, .. } = bug;
+        let tries = number(*tries);
+        out.push_str(&format!("| {name} | {by} | {filesystem} | {tries} | {found} |\n"));
     }
     out
 }

@@ -26,10 +26,6 @@ impl Report {
         Bar { bar, room: room.to_owned() }
     }
 
-    pub(crate) fn broken(&self, what: &str) {
-        eprintln!("BROKEN: {what}");
-    }
-
     pub(crate) fn say(&self, what: &str) {
         eprintln!("{what}");
     }

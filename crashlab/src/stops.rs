@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::bench::{Bench, Look};
 use crate::condition::Condition;
 use crate::crew;
-use crate::disk::Filesystem;
+use crate::disk::{Disk, Filesystem};
 use crate::figures::Tried;
 use crate::load::Load;
 use crate::report::Report;
@@ -31,62 +31,43 @@ pub(crate) fn run(
     seed: u64,
     report: &Report,
 ) -> Result<Tried> {
-    let began = Instant::now();
     let loads: Vec<Load> = Load::all(seed).collect();
     let share = times.div_ceil(loads.len() as u64);
     let name = match stop {
         Stop::Filesystem => "shutdowns",
         Stop::Process => "kills",
     };
-    // A load's stops in pieces, so that both workers are busy to the end.
+    // A load's stops in pieces, so that all workers are busy to the end.
     let piece = 10;
-    let jobs: Vec<(Load, u64)> =
-        loads.iter().flat_map(|load| (0..share.div_ceil(piece)).map(move |n| (*load, n))).collect();
-    let bar = report.begin(&format!("{name} {}", filesystem.name), jobs.len() as u64);
-    let mut sum = Tried::default();
-    crew::share(
-        2,
-        jobs,
-        || Bench::new(filesystem),
-        |bench, (load, number)| {
-            let count = piece.min(share - number * piece);
-            several(bench, &load, stop, count, number)
-        },
-        |(tried, broken)| {
-            bar.step();
-            sum.merge(&tried);
-            broken.iter().for_each(|broken| report.broken(broken));
-        },
-    )?;
-    bar.end();
-    sum.seconds = began.elapsed().as_secs_f64();
-    Ok(sum)
+    let pieces = |load| (0..share.div_ceil(piece)).map(move |number| (load, number));
+    let jobs = loads.into_iter().flat_map(pieces).collect();
+    crew::try_all(name, filesystem, jobs, report, |bench, (load, number)| {
+        let count = piece.min(share - number * piece);
+        Ok(several(bench, &load, stop, count, number, false)?.0)
+    })
 }
 
+/// Stops a load several times; what is broken, and with `until_broken` no more after that.
 fn several(
     bench: &mut Bench,
     load: &Load,
     stop: Stop,
     count: u64,
     number: u64,
-) -> Result<(Tried, Vec<String>)> {
-    let (mut tried, mut all) = (Tried::default(), Vec::new());
+    until_broken: bool,
+) -> Result<(Tried, Option<String>)> {
+    let (mut tried, mut found) = (Tried::default(), None);
     let mut random = Rng::with_seed(load.seed ^ number << 32);
+    let undisturbed = |_: &Disk| {};
     // How long it runs, if nothing stops it.
     let mut whole = Duration::ZERO;
-    let alone = bench.trial(
-        load,
-        &Condition::None,
-        Look::Anew,
-        |_| {},
-        |child, _| {
-            let began = Instant::now();
-            child.wait()?;
-            whole = began.elapsed();
-            Ok(())
-        },
-    )?;
-    all.extend(alone.broken);
+    let alone = bench.trial(load, &Condition::None, Look::Anew, undisturbed, |child, _| {
+        let began = Instant::now();
+        child.wait()?;
+        whole = began.elapsed();
+        Ok(())
+    })?;
+    tried.broken += u64::from(bench.tell(load, "undisturbed", &bench.disk.image(), &alone.broken));
     for _ in 0..count {
         let after = whole.mul_f64(random.f64()).max(Duration::from_millis(1));
         let mut hit = false;
@@ -94,32 +75,28 @@ fn several(
             Stop::Filesystem => Look::Anew,
             Stop::Process => Look::AsItIs,
         };
-        let trial = bench.trial(
-            load,
-            &Condition::None,
-            look,
-            |_| {},
-            |child, mounted| {
-                sleep(after);
-                hit = !child.is_over()?;
-                match stop {
-                    Stop::Filesystem => mounted.shutdown()?,
-                    Stop::Process => child.kill()?,
-                }
-                Ok(())
-            },
-        )?;
-        tried.add(hit, trial.answers, u64::from(!trial.broken.is_empty()));
-        if !trial.broken.is_empty() {
-            let kept = bench.keep(&bench.disk.image(), load, &trial.broken);
-            let what = trial.broken.join("; ");
-            all.push(format!(
-                "{} {load}, {stop:?} after {after:?}: {what} ({kept})",
-                bench.filesystem.name
-            ));
+        let trial = bench.trial(load, &Condition::None, look, undisturbed, |child, mounted| {
+            sleep(after);
+            hit = !child.is_over()?;
+            match stop {
+                Stop::Filesystem => mounted.shutdown()?,
+                Stop::Process => child.kill()?,
+            }
+            Ok(())
+        })?;
+        let how = format!("{stop:?} after {after:?}");
+        if until_broken {
+            found = trial.broken.first().map(|broken| format!("{load}, {how}: {broken}"));
+            tried.add(hit, trial.answers, found.is_some());
+            if found.is_some() {
+                break;
+            }
+        } else {
+            let is_broken = bench.tell(load, &how, &bench.disk.image(), &trial.broken);
+            tried.add(hit, trial.answers, is_broken);
         }
     }
-    Ok((tried, all))
+    Ok((tried, found))
 }
 
 /// How many shutdowns it takes until something is broken; `None` if nothing is within so many.
@@ -128,6 +105,6 @@ pub(crate) fn until_broken(
     load: &Load,
     most: u64,
 ) -> Result<(u64, Option<String>)> {
-    let (tried, broken) = several(bench, load, Stop::Filesystem, most, 0)?;
-    Ok((tried.runs, broken.into_iter().next()))
+    let (tried, found) = several(bench, load, Stop::Filesystem, most, 0, true)?;
+    Ok((tried.runs, found))
 }

@@ -34,7 +34,7 @@ struct Done {
     states: u64,
     recovery_states: u64,
     recoveries: u64,
-    broken: Vec<String>,
+    broken: u64,
 }
 
 /// Cuts the power of a filesystem.
@@ -50,7 +50,6 @@ pub(crate) fn run(
     let bar = report.begin(&format!("cuts {}", filesystem.name), recordings);
     let mut sum = Done::default();
     crew::share(
-        2,
         loads,
         || Bench::new(filesystem),
         |bench, load| one(bench, &load, size),
@@ -59,8 +58,7 @@ pub(crate) fn run(
             sum.states += done.states;
             sum.recovery_states += done.recovery_states;
             sum.recoveries += done.recoveries;
-            done.broken.iter().for_each(|broken| report.broken(broken));
-            sum.broken.extend(done.broken);
+            sum.broken += done.broken;
         },
     )?;
     bar.end();
@@ -69,7 +67,7 @@ pub(crate) fn run(
         states: sum.states,
         recoveries: sum.recoveries,
         recovery_states: sum.recovery_states,
-        broken: sum.broken.len() as u64,
+        broken: sum.broken,
         seconds: began.elapsed().as_secs_f64(),
     })
 }
@@ -82,9 +80,9 @@ fn latency(load: &Load) -> Latency {
 fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
     let recording = bench.record(load, latency(load))?;
     let mut done = Done::default();
-    for wrong in said(load, &recording.tape.events).not_done() {
-        done.broken.push(format!("{} {load}: {wrong}", bench.filesystem.name));
-    }
+    let mut wrong = said(load, &recording.tape.events).not_done(load.door.is_ring());
+    wrong.extend_from_slice(&recording.broken);
+    done.broken += u64::from(bench.tell(load, "undisturbed", &bench.disk.image(), &wrong));
     let mut random = fastrand::Rng::with_seed(load.seed);
     // Images to recover from, and what was said before them.
     let mut cut_again: Vec<(Image, Said)> = Vec::new();
@@ -97,15 +95,21 @@ fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
         if random.usize(..=left) < wanted {
             cut_again.push((image.clone(), said.clone()));
         }
-        tell(bench, &image, load, broken, &mut done.broken)
+        // The others are like the first.
+        let is_broken = bench.tell(load, "cut", &image, &broken);
+        done.broken += u64::from(is_broken);
+        !is_broken
     })?;
     for (image, said) in cut_again {
-        let recovery = bench.record_recovery(load, image, latency(load))?;
+        let recovery = bench.record_recovery(load, image.clone(), latency(load))?;
         done.recoveries += 1;
+        done.broken += u64::from(bench.tell(load, "recovery", &image, &recovery.broken));
         examine_states(bench, &recovery, size.states_of_recovery, |bench, image, _| {
             done.recovery_states += 1;
             let broken = bench.examine(load, &image, &said);
-            tell(bench, &image, load, broken, &mut done.broken)
+            let is_broken = bench.tell(load, "cut in the recovery", &image, &broken);
+            done.broken += u64::from(is_broken);
+            !is_broken
         })?;
     }
     Ok(done)
@@ -118,7 +122,7 @@ fn examine_states(
     most: usize,
     mut each: impl FnMut(&mut Bench, Image, &Said) -> bool,
 ) -> Result<()> {
-    let Recording { load, base, tape } = recording;
+    let Recording { load, base, tape, .. } = recording;
     let chosen = states::choose(tape, base, most, load.seed);
     let mut walk = Walk::new(tape, base.clone());
     let mut said = Said::new(Script::of(load).first);
@@ -137,46 +141,25 @@ fn examine_states(
     Ok(())
 }
 
-/// Keeps the first disk of a load in which something is broken; the others are like it.
-fn tell(
-    bench: &Bench,
-    image: &Image,
-    load: &Load,
-    broken: Vec<String>,
-    all: &mut Vec<String>,
-) -> bool {
-    if broken.is_empty() {
-        return true;
-    }
-    let kept = bench.keep(image, load, &broken);
-    all.push(format!("{} {load}: {} ({kept})", bench.filesystem.name, broken.join("; ")));
-    false
-}
-
-/// How many states of loads are looked at until something is broken; `None` if nothing is within so many.
+/// How many states of a load are looked at until something is broken; `None` if nothing is within so many.
 pub(crate) fn until_broken(
     bench: &mut Bench,
-    loads: impl Iterator<Item = Load>,
+    load: &Load,
     each: usize,
     most: u64,
     spoil: impl Fn(Tape) -> Tape,
 ) -> Result<(u64, Option<String>)> {
+    let mut recording = bench.record(load, latency(load))?;
+    recording.tape = spoil(recording.tape);
     let mut states = 0;
-    for load in loads {
-        let mut recording = bench.record(&load, latency(&load))?;
-        recording.tape = spoil(recording.tape);
-        let mut found = None;
-        examine_states(bench, &recording, each, |bench, image, said| {
-            states += 1;
-            let broken = bench.examine(&load, &image, said);
-            found = broken.into_iter().next().map(|broken| format!("{load}: {broken}"));
-            found.is_none() && states < most
-        })?;
-        if found.is_some() || states >= most {
-            return Ok((states, found));
-        }
-    }
-    Ok((states, None))
+    let mut found = None;
+    examine_states(bench, &recording, each, |bench, image, said| {
+        states += 1;
+        let broken = bench.examine(load, &image, said);
+        found = broken.into_iter().next().map(|broken| format!("{load}: {broken}"));
+        found.is_none() && states < most
+    })?;
+    Ok((states, found))
 }
 
 /// A tape of a disk that says that it has flushed, and does so only every so often.

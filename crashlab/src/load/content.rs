@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::script::ROOT;
+
+/// Not the mode that a store gives if it is not told one.
+pub(crate) const STORE_MODE: u32 = 0o640;
+
 /// A version of a file: its number, one for each change of a run, and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Version {
@@ -12,6 +17,14 @@ pub(crate) struct Version {
 }
 
 impl Version {
+    /// The mode with which the version is saved: one that tells versions apart, where each can have its own.
+    pub(crate) fn mode(self, path: &str) -> u32 {
+        match path.split('/').next() {
+            Some(ROOT) => STORE_MODE,
+            _ => [0o600, 0o640, 0o644][self.number as usize % 3],
+        }
+    }
+
     /// The version's bytes, in the file of this path.
     pub(crate) fn content(self, path: &str) -> Vec<u8> {
         let mut content = head(path, self.number, self.bytes).into_bytes();
@@ -45,8 +58,8 @@ pub(crate) enum Found {
 }
 
 impl Found {
-    /// Which version of the file of this path is it?
-    pub(crate) fn of(path: &str, content: &[u8]) -> Found {
+    /// Which version of the file of this path is it? `mode`: the file's, if it is known.
+    pub(crate) fn of(path: &str, content: &[u8], mode: Option<u32>) -> Found {
         if content.is_empty() {
             return Found::Empty;
         }
@@ -59,7 +72,12 @@ impl Found {
             })
         });
         match version {
-            Some(version) if version.content(path) == content => Found::Version(version.number),
+            Some(version) if version.content(path) == content => match mode {
+                Some(mode) if mode != version.mode(path) => {
+                    Found::Torn(format!("version {} with the mode {mode:o}", version.number))
+                }
+                _ => Found::Version(version.number),
+            },
             _ => {
                 let zeros = content.iter().filter(|byte| **byte == 0).count();
                 Found::Torn(format!("{} bytes, {zeros} of them 0", content.len()))
@@ -89,12 +107,15 @@ mod tests {
         let version = Version { number: 7, bytes: 5000 };
         let content = version.content("a/state.json");
         assert_eq!(content.len(), 5000);
-        assert_eq!(Found::of("a/state.json", &content), Found::Version(7));
-        assert!(matches!(Found::of("b/state.json", &content), Found::Torn(_)));
-        assert!(matches!(Found::of("a/state.json", &content[..4096]), Found::Torn(_)));
+        assert_eq!(Found::of("a/state.json", &content, None), Found::Version(7));
+        assert!(matches!(Found::of("b/state.json", &content, None), Found::Torn(_)));
+        assert!(matches!(Found::of("a/state.json", &content[..4096], None), Found::Torn(_)));
         let mut torn = content.clone();
         torn[4096..].fill(0);
-        assert!(matches!(Found::of("a/state.json", &torn), Found::Torn(_)));
-        assert_eq!(Found::of("a/state.json", &[]), Found::Empty);
+        assert!(matches!(Found::of("a/state.json", &torn, None), Found::Torn(_)));
+        assert_eq!(Found::of("a/state.json", &[], None), Found::Empty);
+        // Of seven, the second of three modes.
+        assert_eq!(Found::of("a/state.json", &content, Some(0o640)), Found::Version(7));
+        assert!(matches!(Found::of("a/state.json", &content, Some(0o600)), Found::Torn(_)));
     }
 }

@@ -85,6 +85,12 @@ impl Shape {
     }
 }
 
+impl Door {
+    pub(crate) fn is_ring(self) -> bool {
+        matches!(self, Door::Ring | Door::RingByFile)
+    }
+}
+
 impl Load {
     pub(crate) fn new(shape: Shape, door: Door, seed: u64) -> Load {
         Load { shape, door, seed, length: shape.length() }

@@ -13,6 +13,8 @@ pub(crate) enum Note {
     Answered { operation: u32, how: Vec<How> },
     /// The library answered what it must not.
     Wrong(String),
+    /// All is done. So many saves were the ring's.
+    Ended { by_ring: u64 },
 }
 
 /// An operation: changes that are asked for together.

@@ -2,27 +2,31 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Builder;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringseal::{
-    Committed, Durability, Engine, Error, Options, Outcome, Receipt, Request, Root, Route,
-    StateStore, StoreOptions, Target, Writer,
+    Carrier, Committed, Durability, Engine, Error, Level, Options, Outcome, Receipt, Request, Root,
+    Route, StateStore, StoreOptions, Target, Writer,
 };
 
+use super::content::STORE_MODE;
 use super::note::{Asked, Change, How, Kind, Note, previous};
 use super::script::{OTHER, ROOT, Script, Step, Way};
 use super::{Door, Load};
-use crate::condition::{Call, Condition};
+use crate::condition::{Call, Condition, Held};
 
 /// How the load's store is opened, by whoever opens it.
 pub(crate) fn store_options() -> StoreOptions {
     // As small and as quick as can be, so that segments change while the disk is recorded.
     StoreOptions::new()
         .other_name(OTHER)
+        .mode(STORE_MODE)
         .segment_bytes(64 << 10, 256 << 10)
         .spread_after(Duration::from_millis(15))
 }
@@ -35,26 +39,26 @@ pub(crate) fn prepare(load: &Load, directory: &Path) -> Result<()> {
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
     }
     for change in script.first.iter().filter(|change| !change.path.ends_with('/')) {
-        let content = change.to.map(|version| version.content(&change.path)).unwrap_or_default();
-        fs::write(directory.join(&change.path), content)?;
+        let Some(version) = change.to else { continue };
+        let path = directory.join(&change.path);
+        fs::write(&path, version.content(&change.path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(version.mode(&change.path)))?;
     }
     rustix::fs::syncfs(File::open(directory)?)?;
     Ok(())
 }
 
-/// Carries a load out in a directory, and tells it to a file.
-pub(crate) fn run(
-    load: &Load,
-    directory: &Path,
-    notes: &Path,
-    condition: &Condition,
-) -> Result<()> {
-    let script = Script::of(load);
-    let teller = Teller { notes: OpenOptions::new().write(true).open(notes)? };
+/// Takes a condition upon this process, and what the load's door is without.
+pub(crate) fn enter(load: &Load, directory: &Path, condition: &Condition) -> Result<Held> {
     if matches!(load.door, Door::ThreadsByFile | Door::RingByFile) {
         Condition::Deny { call: Call::Syncfs, errno: libc::EPERM }.enter(directory)?;
     }
-    let _held = condition.enter(directory)?;
+    condition.enter(directory)
+}
+
+/// Carries a load out in a directory, and tells it.
+pub(crate) fn run(load: &Load, directory: &Path, teller: Teller) -> Result<()> {
+    let script = Script::of(load);
     let doer = Doer::new(load, directory, teller)?;
     std::thread::scope(|scope| {
         for (thread, steps) in script.threads.iter().enumerate() {
@@ -71,11 +75,16 @@ pub(crate) fn run(
 }
 
 /// Writes notes to where they are kept in order with the disk's requests.
-struct Teller {
+#[derive(Debug)]
+pub(crate) struct Teller {
     notes: File,
 }
 
 impl Teller {
+    pub(crate) fn open(notes: &Path) -> Result<Teller> {
+        Ok(Teller { notes: OpenOptions::new().write(true).open(notes)? })
+    }
+
     fn tell(&self, note: &Note) {
         // Whoever is killed here has said nothing.
         let _ = (&self.notes).write_all(note.line().as_bytes());
@@ -87,6 +96,7 @@ struct Doer {
     teller: Teller,
     door: Door,
     writer: Option<Writer>,
+    by_ring: AtomicU64,
     store: Mutex<Instance>,
 }
 
@@ -113,6 +123,7 @@ impl Doer {
             teller,
             door: load.door,
             writer,
+            by_ring: AtomicU64::new(0),
             store: Mutex::new(Instance { store: None, number: 0 }),
         };
         if load.door == Door::Store {
@@ -143,8 +154,8 @@ impl Doer {
         let save = |change: &Change| {
             let version = change.to.unwrap_or_else(|| unreachable!("no plain function removes"));
             let path = self.directory.join(&change.path);
-            let saved = options(asked, &change.path).replace(&path, version.content(&change.path));
-            saved.map_or_else(|error| failed(&error), |receipt| went_well(&receipt))
+            let saved = options(asked, change).replace(&path, version.content(&change.path));
+            self.saved(saved)
         };
         asked.changes.iter().map(save).collect()
     }
@@ -166,16 +177,13 @@ impl Doer {
             }
             _ => writer.replace_all_blocking(requests),
         };
-        let how = |answer: ringseal::Result<Receipt>| {
-            answer.map_or_else(|error| failed(&error), |receipt| went_well(&receipt))
-        };
-        answers.into_iter().map(how).collect()
+        answers.into_iter().map(|answer| self.saved(answer)).collect()
     }
 
     fn request(&self, asked: &Asked, change: &Change) -> Request {
         let content = change.to.map(|version| version.content(&change.path)).unwrap_or_default();
         let target = Target::from(&self.directory.join(&change.path));
-        Request::new(target, content).with(options(asked, &change.path))
+        Request::new(target, content).with(options(asked, change))
     }
 
     /// Below a root that is made, and whatever is missing above it.
@@ -189,11 +197,25 @@ impl Doer {
         let content = change.to.map(|version| version.content(&change.path)).unwrap_or_default();
         let target = Target::beneath(&root, "state.json");
         let saved = match &self.writer {
-            Some(writer) => writer.submit_blocking(Request::new(target, content)),
-            None if self.door == Door::Plain => Options::new().replace(target, content),
+            Some(writer) => {
+                let request = Request::new(target, content).with(options(asked, change));
+                writer.submit_blocking(request)
+            }
+            None if self.door == Door::Plain => options(asked, change).replace(target, content),
             None => return vec![How::NotAsked],
         };
-        vec![saved.map_or_else(|error| failed(&error), |receipt| went_well(&receipt))]
+        vec![self.saved(saved)]
+    }
+
+    fn saved(&self, answer: ringseal::Result<Receipt>) -> How {
+        let receipt = match answer {
+            Ok(receipt) => receipt,
+            Err(error) => return failed(&error),
+        };
+        if receipt.carrier == Carrier::Ring {
+            self.by_ring.fetch_add(1, Ordering::Relaxed);
+        }
+        went_well(&receipt)
     }
 
     fn by_store(&self, step: &Step) -> Vec<How> {
@@ -271,16 +293,21 @@ impl Doer {
             writer.close_blocking();
         }
         self.close_store();
+        self.teller.tell(&Note::Ended { by_ring: self.by_ring.load(Ordering::Relaxed) });
     }
 }
 
-fn options(asked: &Asked, path: &str) -> Options {
+fn options(asked: &Asked, change: &Change) -> Options {
+    let path = &change.path;
+    let mode = change.to.map_or(0o600, |version| version.mode(path));
+    let options = Options::new().mode(mode);
     match asked.kind {
-        Kind::Plain | Kind::Atomic => Options::new(),
-        Kind::CreateNew => Options::new().create_new(),
+        Kind::Plain => options,
+        Kind::Atomic => options.level(Level::Atomic),
+        Kind::CreateNew => options.create_new(),
         Kind::KeepPrevious => {
             let name = previous(path);
-            Options::new().keep_previous(name.rsplit('/').next().unwrap_or_default())
+            options.keep_previous(name.rsplit('/').next().unwrap_or_default())
         }
     }
 }

@@ -74,6 +74,7 @@ impl Maker {
         let directories: Vec<String> = (0..2).map(|n| format!("d{n}")).collect();
         let kept = |thread: usize| format!("d{thread}/kept.json");
         let plain = |thread: usize, file: usize| format!("d{thread}/state{file}.json");
+        let atomic = |thread: usize| format!("d{thread}/atomic.json");
         let mut first = Vec::new();
         for thread in 0..2 {
             first.push(self.change(kept(thread)));
@@ -81,11 +82,12 @@ impl Maker {
         }
         let threads = (0..2).map(|thread| {
             let steps = (0..length).map(|at| {
-                let (path, kind, way) = match self.random.u8(..10) {
+                let (path, kind, way) = match self.random.u8(..12) {
                     0..4 => (plain(thread, self.random.usize(..2)), Kind::Plain, Way::Files),
                     4..7 => (kept(thread), Kind::KeepPrevious, Way::Files),
                     7 => (format!("d{thread}/new{at}.json"), Kind::CreateNew, Way::Files),
                     8 => (plain(thread, 0), Kind::CreateNew, Way::Files),
+                    9 => (atomic(thread), Kind::Atomic, Way::Files),
                     _ => (format!("made{thread}/deep/state.json"), Kind::Plain, Way::Beneath),
                 };
                 let changes = vec![self.change(path)];
@@ -248,7 +250,7 @@ impl Maker {
 
 /// A removed container: its files and its directory.
 fn removed(id: &str) -> Vec<Change> {
-    let paths = [STATE, OTHER, ""].map(|name| format!("{ROOT}/{id}/{name}"));
+    let paths = [STATE, OTHER, PID, ""].map(|name| format!("{ROOT}/{id}/{name}"));
     paths.map(|path| Change { path, to: None }).to_vec()
 }
 

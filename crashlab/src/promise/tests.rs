@@ -58,6 +58,17 @@ fn an_answer_binds() {
 }
 
 #[test]
+fn what_is_visible_binds_unless_the_power_is_cut() {
+    let save = said([asked(1, &[change("a", 2)], Kind::Atomic), answered(1, How::Visible)]);
+    let old = || found([("a", Found::Version(1))]);
+    assert!(save.broken_by(&old(), true).is_empty());
+    assert!(!save.broken_by(&old(), false).is_empty());
+    let torn = || found([("a", Found::Torn("zeros".into()))]);
+    assert!(save.broken_by(&torn(), true).is_empty());
+    assert!(!save.broken_by(&torn(), false).is_empty());
+}
+
+#[test]
 fn of_two_at_once_either_may_be_last_unless_their_order_is_known() {
     let both = |one, two| {
         said([
@@ -79,12 +90,18 @@ fn of_two_at_once_either_may_be_last_unless_their_order_is_known() {
 #[test]
 fn a_load_that_does_nothing_is_told() {
     let save = |how| {
-        said([asked(1, &[change("a", 2)], Kind::Plain), Note::Answered { operation: 1, how }])
+        let ended = Note::Ended { by_ring: 0 };
+        let answered = Note::Answered { operation: 1, how };
+        said([asked(1, &[change("a", 2)], Kind::Plain), answered, ended])
     };
-    assert_eq!(save(vec![DURABLE]).not_done(), [""; 0]);
+    assert_eq!(save(vec![DURABLE]).not_done(false), [""; 0]);
     for how in [vec![], vec![How::NotAsked], vec![How::Unchanged], vec![How::Unknown]] {
-        assert!(!save(how).not_done().is_empty());
+        assert!(!save(how).not_done(false).is_empty());
     }
+    // Nor does one that was to use the ring, and did not, or that did not end.
+    assert!(!save(vec![DURABLE]).not_done(true).is_empty());
+    let cut_off = said([asked(1, &[change("a", 2)], Kind::Plain), answered(1, DURABLE)]);
+    assert!(!cut_off.not_done(false).is_empty());
 }
 
 #[test]
