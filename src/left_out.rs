@@ -1,5 +1,5 @@
 //! Rules that can be left out, to see that it is missed: by the models of the unit tests, and by the crash
-//! laboratory, which has to find each of these bugs on a real disk.
+//! laboratory, which has to find those that it plants on a real disk.
 //!
 //! ```text
 //! unit tests                       a switch of the thread: left_out::without(Rule)

@@ -1,5 +1,6 @@
 //! A place to try things at: a disk of its own with a filesystem, on which a load runs and is looked at after.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -33,6 +34,8 @@ pub(crate) struct Bench {
     slate: Slate,
     at: TempDir,
     prepared: Option<(Load, Image)>,
+    /// A look hung, and still holds the disk.
+    hung: Cell<bool>,
 }
 
 /// What a load did to a disk.
@@ -54,7 +57,7 @@ impl Bench {
         let disk = Disk::new(formatted.clone()).context("no FUSE disk")?;
         let at = tempfile::Builder::new().prefix("crashlab-mount-").tempdir()?;
         let slate = Slate::new().context("no disk in memory")?;
-        Ok(Bench { filesystem, formatted, disk, slate, at, prepared: None })
+        Ok(Bench { filesystem, formatted, disk, slate, at, prepared: None, hung: Cell::new(false) })
     }
 
     /// The disk as a load finds it.
@@ -119,13 +122,46 @@ impl Bench {
             Ok(mounted) => mounted,
             Err(error) => return vec![format!("the filesystem is lost: {error:#}")],
         };
-        let broken = examine_mounted(load, mounted.path(), said, true);
+        let broken = self.examine_mounted(load, mounted.path(), said, true);
         let unmounted = mounted.unmount();
         drop(device);
         match unmounted {
             Ok(()) => broken,
             Err(error) => broken.into_iter().chain([format!("unmount: {error}")]).collect(),
         }
+    }
+
+    /// What is broken below a mounted directory. `cut`: the power was cut, or might have been.
+    fn examine_mounted(
+        &self,
+        load: &Load,
+        directory: &Path,
+        said: &Said,
+        cut: bool,
+    ) -> Vec<String> {
+        // By a thread that can be left behind if it hangs.
+        let (tell, told) = mpsc::channel();
+        let (looked_at, at) = (*load, directory.to_owned());
+        thread::spawn(move || tell.send(look::look(&looked_at, &at)));
+        let seen = match told.recv_timeout(PATIENCE) {
+            Ok(Ok(seen)) => seen,
+            Ok(Err(error)) => {
+                let place = format!("{}/", directory.display());
+                return vec![format!("it cannot be recovered: {error:#}").replace(&place, "")];
+            }
+            Err(RecvTimeoutError::Disconnected) => return vec!["the recovery panicked".to_owned()],
+            Err(RecvTimeoutError::Timeout) => {
+                self.hung.set(true);
+                return vec![format!("the recovery hung for {} s", PATIENCE.as_secs())];
+            }
+        };
+        let mut broken = Vec::new();
+        for (found, by_itself) in seen {
+            broken.extend(by_itself);
+            broken.extend(said.broken_by(&found, cut));
+        }
+        broken.dedup();
+        broken
     }
 
     /// Runs a load while something happens to it: what is broken after it, and what was answered. `before` is
@@ -175,7 +211,7 @@ impl Bench {
             fs::remove_file(mounted.path().join(FILLER))?;
         }
         if look == Look::AsItIs {
-            broken.extend(examine_mounted(load, mounted.path(), &said, false));
+            broken.extend(self.examine_mounted(load, mounted.path(), &said, false));
         }
         // A filesystem that has shut itself down may say so once more.
         let _ = mounted.unmount();
@@ -185,7 +221,7 @@ impl Bench {
     }
 
     /// Tells what is broken, if anything is, and keeps the disk for who wants to look at it. `how`: what happened to
-    /// the load. Told at once, for what is broken may end the laboratory too.
+    /// the load. Told at once, for what is broken may end the laboratory too; what hangs does.
     pub(crate) fn tell(&self, load: &Load, how: &str, image: &Image, broken: &[String]) -> bool {
         if broken.is_empty() {
             return false;
@@ -193,13 +229,20 @@ impl Bench {
         let on = self.filesystem.name;
         let directory = Path::new("target/crashlab");
         let name = format!("{on}-{load}-{how}").replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let path = directory.join(name).with_extension("img");
+        let path = (1..)
+            .map(|number| directory.join(format!("{name}-{number}.img")))
+            .find(|path| !path.exists())
+            .unwrap_or_default();
         let why = format!("{on} {load}, {how}: {}", broken.join("; "));
         let kept = fs::create_dir_all(directory)
             .and_then(|()| image.save(&path))
             .and_then(|()| fs::write(path.with_extension("txt"), &why));
         let kept = kept.map_or_else(|error| error.to_string(), |()| path.display().to_string());
         eprintln!("BROKEN: {why} ({kept})");
+        if self.hung.get() {
+            eprintln!("The laboratory ends here: what hangs still holds its disk.");
+            exit(1);
+        }
         true
     }
 }
@@ -244,37 +287,6 @@ pub(crate) fn said(load: &Load, events: &[Event]) -> Said {
         }
     }
     said
-}
-
-/// What is broken below a mounted directory. `cut`: the power was cut, or might have been.
-pub(crate) fn examine_mounted(
-    load: &Load,
-    directory: &Path,
-    said: &Said,
-    cut: bool,
-) -> Vec<String> {
-    // By a thread that can be left behind if it hangs.
-    let (tell, told) = mpsc::channel();
-    let (looked_at, at) = (*load, directory.to_owned());
-    thread::spawn(move || tell.send(look::look(&looked_at, &at)));
-    let seen = match told.recv_timeout(PATIENCE) {
-        Ok(Ok(seen)) => seen,
-        Ok(Err(error)) => {
-            let place = format!("{}/", directory.display());
-            return vec![format!("it cannot be recovered: {error:#}").replace(&place, "")];
-        }
-        Err(RecvTimeoutError::Disconnected) => return vec!["the recovery panicked".to_owned()],
-        Err(RecvTimeoutError::Timeout) => {
-            return vec![format!("the recovery hung for {} s", PATIENCE.as_secs())];
-        }
-    };
-    let mut broken = Vec::new();
-    for (found, by_itself) in seen {
-        broken.extend(by_itself);
-        broken.extend(said.broken_by(&found, cut));
-    }
-    broken.dedup();
-    broken
 }
 
 /// A process of this program that is another program's part.

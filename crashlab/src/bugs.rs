@@ -30,6 +30,16 @@ enum Search {
     Shutdowns,
 }
 
+impl Search {
+    /// How far a search without the bug goes at least.
+    fn least(self) -> u64 {
+        match self {
+            Search::Cuts | Search::IgnoredFlushes => 300,
+            Search::Errors | Search::Shutdowns => 40,
+        }
+    }
+}
+
 /// Who saves.
 #[derive(Debug, Clone, Copy)]
 struct By {
@@ -41,9 +51,9 @@ const PLAIN: By = By { name: "plain functions", loads: &[(Shape::Singles, Door::
 const THREADS: By = By {
     name: "threads",
     loads: &[
+        (Shape::Many, Door::ThreadsByFile),
         (Shape::Singles, Door::Threads),
         (Shape::Many, Door::Threads),
-        (Shape::Many, Door::ThreadsByFile),
         (Shape::Crowd, Door::Threads),
     ],
 };
@@ -157,7 +167,9 @@ pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
 fn one(planted: &Planted, by: &By) -> Result<Bug> {
     let Searched { tries, found } = search_apart(planted, by, Wanted::Bug)?;
     let control = match &found {
-        Some(_) => search_apart(planted, by, Wanted::Nothing(tries))?.found,
+        Some(_) => {
+            search_apart(planted, by, Wanted::Nothing(tries.max(planted.search.least())))?.found
+        }
         None => None,
     };
     Ok(Bug {
@@ -210,7 +222,7 @@ fn look_for(bench: &mut Bench, search: Search, by: &By, most: u64) -> Result<Sea
     let mut searched = Searched { tries: 0, found: None };
     let seeds = (1..).flat_map(|seed| by.loads.iter().map(move |load| (*load, seed)));
     for load in seeds.map(|((shape, door), seed)| Load::new(shape, door, seed)) {
-        let left = most - searched.tries;
+        let left = most.saturating_sub(searched.tries);
         let (more, found) = match search {
             Search::Cuts => cuts::until_broken(bench, &load, 300, left, |tape| tape)?,
             Search::IgnoredFlushes => {

@@ -135,9 +135,8 @@ impl Figures {
             all.inputs.retain(|old| old.room != tally.room);
             all.inputs.push(tally);
         }
-        for bug in new.bugs {
-            all.bugs.retain(|old| (&old.name, &old.by) != (&bug.name, &bug.by));
-            all.bugs.push(bug);
+        if !new.bugs.is_empty() {
+            all.bugs = new.bugs;
         }
         let mut text = serde_json::to_string_pretty(&all)?;
         text.push('\n');

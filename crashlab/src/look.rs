@@ -1,5 +1,6 @@
 //! What a filesystem holds after a power cut or a fault: recovered as a runtime would, and read.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,7 @@ use ringseal::{Freshness, StateStore};
 
 use crate::condition::FILLER;
 use crate::load::Load;
-use crate::load::content::Found;
+use crate::load::content::{Found, STORE_MODE};
 use crate::load::run::store_options;
 use crate::load::script::{OTHER, PID, ROOT, STATE};
 use crate::promise::Contents;
@@ -55,10 +56,22 @@ fn through_store(directory: &Path) -> Result<(Contents, Vec<String>)> {
         broken.push(format!("{} was not placed: errno {}", hidden.path.display(), hidden.errno));
     }
     let found = files(directory, false)?;
-    if matches!(freshness, Ok(Freshness::Current)) && found != before {
-        broken.push(
-            "the files were called current, and opening the store has changed them".to_owned(),
-        );
+    let behind = match freshness {
+        // Somebody whom the kill has not quite ended.
+        Ok(Freshness::Open { .. }) => None,
+        Ok(Freshness::Behind { files, .. }) => Some(files),
+        Ok(_) => Some(Vec::new()),
+        Err(error) => {
+            broken.push(format!("a reader was refused: {error}"));
+            None
+        }
+    };
+    if let Some(behind) = behind {
+        let is_told = |path: &str| behind.contains(&directory.join(path));
+        let changed = changed(&before, &found).filter(|path| !is_told(path));
+        broken.extend(changed.map(|path| {
+            format!("{path}: not said to be behind, and opening the store has changed it")
+        }));
     }
     broken.extend(differing(&store, &found)?);
     store.close_blocking().context("the store does not close")?;
@@ -74,24 +87,33 @@ fn through_store(directory: &Path) -> Result<(Contents, Vec<String>)> {
     Ok((found, broken))
 }
 
+/// The files that are not as before.
+fn changed<'a>(before: &'a Contents, after: &'a Contents) -> impl Iterator<Item = &'a String> {
+    let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let is_changed = |path: &&String| before.get(*path) != after.get(*path);
+    all.into_iter().filter(|path| !path.ends_with('/')).filter(is_changed)
+}
+
 /// What the store says otherwise than its files.
 fn differing(store: &StateStore, found: &Contents) -> Result<Vec<String>> {
     let mut broken = Vec::new();
     let mut with_state = Vec::new();
-    for (path, there) in found {
-        let mut parts = path.split('/').skip(1);
-        let (Some(id), Some(name @ (STATE | OTHER))) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let loaded = if name == STATE {
-            with_state.push(id.to_owned());
-            store.load_bytes_blocking(id)?
-        } else {
-            store.load_file_blocking(id, name)?
-        };
-        let loaded = loaded.map_or(Found::Nothing, |bytes| Found::of(path, &bytes, None));
-        if loaded != *there {
-            broken.push(format!("{path}: {there}, but the store loads {loaded}"));
+    let id_of = |path: &String| {
+        let below = path.strip_prefix(ROOT)?.strip_prefix('/')?;
+        Some(below.strip_suffix('/')?.to_owned())
+    };
+    for id in found.keys().filter_map(id_of) {
+        for name in [STATE, OTHER] {
+            let path = format!("{ROOT}/{id}/{name}");
+            let there = found.get(&path).unwrap_or(&Found::Nothing);
+            let loaded = store.load_file_blocking(&id, name)?;
+            let loaded = loaded.map_or(Found::Nothing, |bytes| Found::of(&path, &bytes, None));
+            if loaded != *there {
+                broken.push(format!("{path}: {there}, but the store loads {loaded}"));
+            }
+            if name == STATE && loaded != Found::Nothing {
+                with_state.push(id.clone());
+            }
         }
     }
     let listed = store.list_blocking()?;
@@ -120,19 +142,18 @@ fn files(directory: &Path, temps: bool) -> Result<Contents> {
                 continue;
             }
             let name = self::below(directory, &path);
+            let mode = fs::symlink_metadata(&path)?.permissions().mode() & 0o7777;
             let there = match fs::read(&path) {
                 // All pid files are alike: some process's number.
-                Ok(content) if name.ends_with(PID) && content.iter().all(u8::is_ascii_digit) => {
-                    if content.is_empty() {
-                        Found::Empty
-                    } else {
-                        Found::Version(0)
-                    }
+                Ok(content)
+                    if name.ends_with(PID)
+                        && !content.is_empty()
+                        && content.iter().all(u8::is_ascii_digit)
+                        && mode == STORE_MODE =>
+                {
+                    Found::Version(0)
                 }
-                Ok(content) => {
-                    let mode = fs::symlink_metadata(&path)?.permissions().mode() & 0o7777;
-                    Found::of(name.trim_end_matches(".previous"), &content, Some(mode))
-                }
+                Ok(content) => Found::of(name.trim_end_matches(".previous"), &content, Some(mode)),
                 Err(error) => Found::Torn(error.to_string()),
             };
             found.insert(name, there);

@@ -80,6 +80,10 @@ fn in_private(work: impl FnOnce() -> Result<u64>) -> Result<u64> {
 fn one_room(room: Room, size: &Size) -> Result<u64> {
     let report = Report;
     let mut figures = Figures::here();
+    // One that cannot be added to is better told before all the work.
+    if let Some(path) = size.figures.as_ref().filter(|path| path.exists()) {
+        Figures::read(path)?;
+    }
     for filesystem in size.filesystems(room)? {
         in_room(room, filesystem, size, &report, &mut figures)?;
     }
@@ -88,10 +92,10 @@ fn one_room(room: Room, size: &Size) -> Result<u64> {
         Room::Bugs => figures.bugs = bugs::run(&size.only, &report)?,
         _ => {}
     }
+    figures.print();
     if let Some(path) = &size.figures {
         figures.add_to(path)?;
     }
-    figures.print();
     Ok(figures.broken())
 }
 

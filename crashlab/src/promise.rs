@@ -31,9 +31,12 @@ struct Candidate<'a> {
     /// `None`: it was there before the load.
     operation: Option<&'a Operation>,
     at: usize,
-    /// The power was cut since.
-    cut: bool,
+    /// The library said that this one, or a later one, is there: whatever happens, or if no power cut does.
+    binds: bool,
 }
+
+/// What may be found at each path, in the order in which it was asked for.
+type Paths<'a> = BTreeMap<&'a str, Vec<Candidate<'a>>>;
 
 /// A path and what is there.
 pub(crate) type Contents = BTreeMap<String, Found>;
@@ -110,9 +113,9 @@ impl Said {
     /// may be gone or torn. Without a cut it binds as what is durable does.
     pub(crate) fn broken_by(&self, found: &Contents, cut: bool) -> Vec<String> {
         let mut broken = self.wrong.clone();
-        broken.extend(self.created_twice(cut));
         let paths = self.candidates(cut);
-        let mut explained: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
+        broken.extend(created_twice(&paths));
+        let mut explained = Paths::new();
         for (path, candidates) in &paths {
             let there = found.get(*path).unwrap_or(&Found::Nothing);
             if cut
@@ -129,8 +132,8 @@ impl Said {
             }
             explained.insert(path, may_be);
         }
-        broken.extend(self.torn(&explained, cut));
-        broken.extend(self.kept(found, cut));
+        broken.extend(self.torn(&paths, &explained));
+        broken.extend(kept(&paths, found));
         let keeps = |all: &[Candidate<'_>]| all.iter().any(|it| it.keeps_previous());
         let known = |path: &str| {
             let mut kept = paths.iter().filter(|(_, all)| keeps(all));
@@ -143,10 +146,10 @@ impl Said {
     }
 
     /// Every change of every path, the first one too.
-    fn candidates(&self, cut: bool) -> BTreeMap<&str, Vec<Candidate<'_>>> {
-        let mut paths: BTreeMap<&str, Vec<Candidate<'_>>> = BTreeMap::new();
+    fn candidates(&self, cut: bool) -> Paths<'_> {
+        let mut paths = Paths::new();
         for change in &self.first {
-            let first = Candidate { change, operation: None, at: 0, cut };
+            let first = Candidate { change, operation: None, at: 0, binds: true };
             paths.entry(&change.path).or_default().push(first);
         }
         for operation in self.operations.values() {
@@ -155,7 +158,12 @@ impl Said {
                 if path.is_empty() {
                     path.push(Candidate::NOTHING);
                 }
-                path.push(Candidate { change, operation: Some(operation), at, cut });
+                path.push(Candidate {
+                    change,
+                    operation: Some(operation),
+                    at,
+                    binds: operation.binds(at, cut),
+                });
             }
         }
         paths
@@ -172,7 +180,7 @@ impl Said {
             None => "which was never asked for".to_owned(),
             Some(one) if one.is_unchanged() => "which was answered as unchanged".to_owned(),
             Some(one) => {
-                let newer = all.iter().find(|other| other.binds() && one.is_before(other));
+                let newer = all.iter().find(|other| other.binds && one.is_before(other));
                 let newer = newer.map(|newer| newer.name()).unwrap_or_default();
                 format!("but {newer} was acknowledged")
             }
@@ -181,7 +189,7 @@ impl Said {
     }
 
     /// Transactions of which a part is there, and a part is not.
-    fn torn(&self, explained: &BTreeMap<&str, Vec<Candidate<'_>>>, cut: bool) -> Vec<String> {
+    fn torn(&self, paths: &Paths<'_>, explained: &Paths<'_>) -> Vec<String> {
         let mut torn = Vec::new();
         for operation in self.operations.values().filter(|operation| operation.asked.whole) {
             let number = operation.asked.operation;
@@ -194,14 +202,14 @@ impl Said {
                     && of(change)
                         .is_some_and(|may_be| !may_be.is_empty() && may_be.iter().all(is_this))
             });
-            let lacking = operation.asked.changes.iter().enumerate().find(|(at, change)| {
-                let this = Candidate { change, operation: Some(operation), at: *at, cut };
+            let lacking = operation.asked.changes.iter().find(|change| {
+                let this = paths[change.path.as_str()].iter().find(|it| is_this(it));
                 tells(change)
-                    && of(change).is_some_and(|may_be| {
-                        !may_be.is_empty() && may_be.iter().all(|it| it.is_before(&this))
+                    && of(change).zip(this).is_some_and(|(may_be, this)| {
+                        !may_be.is_empty() && may_be.iter().all(|it| it.is_before(this))
                     })
             });
-            if let (Some(shown), Some((_, lacking))) = (shown, lacking) {
+            if let (Some(shown), Some(lacking)) = (shown, lacking) {
                 torn.push(format!(
                     "operation {number} is torn: {} has it, {} has not",
                     shown.path, lacking.path
@@ -210,57 +218,71 @@ impl Said {
         }
         torn
     }
+}
 
-    /// The previous version stands beside the new one, and is never newer than it.
-    fn kept(&self, found: &Contents, cut: bool) -> Vec<String> {
-        let mut broken = Vec::new();
-        for (path, candidates) in self.candidates(cut) {
-            if !candidates.iter().any(Candidate::keeps_previous) {
-                continue;
-            }
-            let at = |path: &str| found.get(path).unwrap_or(&Found::Nothing).clone();
-            let (new, old) = (at(path), at(&previous(path)));
-            // One thread saves them, so their order is that of the candidates. What failed was never there.
-            let versions: Vec<&Candidate<'_>> =
-                candidates.iter().filter(|it| !it.is_unchanged()).collect();
-            let is_good = versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(
-                |(place, it)| {
-                    // The first version has none before it.
-                    let is_first = place == 0 && old == Found::Nothing;
-                    // The next save has begun by giving this version the other name.
-                    let is_next = it.is_like(&old)
-                        && candidates.last().is_some_and(|last| it.is_before(last));
-                    // The one before it; versions in between may never have been there, if nobody knows.
-                    let is_before = (0..place).any(|older| {
-                        let mut between = versions[older + 1..place].iter();
-                        versions[older].is_like(&old) && between.all(|it| !it.binds())
-                    });
-                    is_first || is_next || is_before
-                },
-            );
-            if !is_good {
-                broken.push(format!("{}: {old}, beside {new}", previous(path)));
+/// The previous version stands beside the new one, and is never newer than it.
+fn kept(paths: &Paths<'_>, found: &Contents) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (path, candidates) in paths {
+        if !candidates.iter().any(Candidate::keeps_previous) {
+            continue;
+        }
+        let at = |path: &str| found.get(path).unwrap_or(&Found::Nothing).clone();
+        let (new, old) = (at(path), at(&previous(path)));
+        // One thread saves them, so their order is that of the candidates. What failed was never there.
+        let versions: Vec<&Candidate<'_>> =
+            candidates.iter().filter(|it| !it.is_unchanged()).collect();
+        let is_good =
+            versions.iter().enumerate().filter(|(_, it)| it.is_like(&new)).any(|(place, it)| {
+                // The first version has none before it.
+                let is_first = place == 0 && old == Found::Nothing;
+                // The next save has begun by giving this version the other name.
+                let is_next =
+                    it.is_like(&old) && candidates.last().is_some_and(|last| it.is_before(last));
+                // The one before it; versions in between may never have been there, if nobody knows.
+                let is_before = (0..place).any(|older| {
+                    let mut between = versions[older + 1..place].iter();
+                    versions[older].is_like(&old) && between.all(|it| !it.binds)
+                });
+                is_first || is_next || is_before
+            });
+        if !is_good {
+            broken.push(format!("{}: {old}, beside {new}", previous(path)));
+        }
+    }
+    broken
+}
+
+/// Two that create a file cannot both have done so, unless it was removed in between.
+fn created_twice(paths: &Paths<'_>) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (path, candidates) in paths {
+        for new in candidates.iter().filter(|it| it.is_creation() && it.binds) {
+            let older = candidates
+                .iter()
+                .find(|older| older.change.to.is_some() && older.binds && older.is_before(new));
+            if let Some(older) = older {
+                let (new, older) = (new.name(), older.name());
+                broken.push(format!("{path}: {new} was to be a new file, but {older} was there"));
             }
         }
-        broken
+    }
+    broken
+}
+
+impl Operation {
+    /// What was answered of its change number `at`.
+    fn how(&self, at: usize) -> Option<How> {
+        let (_, how) = self.answer.as_ref()?;
+        how.get(at).copied()
     }
 
-    /// Two that create a file cannot both have done so, unless it was removed in between.
-    fn created_twice(&self, cut: bool) -> Vec<String> {
-        let mut broken = Vec::new();
-        for (path, candidates) in self.candidates(cut) {
-            for new in candidates.iter().filter(|it| it.is_creation() && it.binds()) {
-                let older = candidates.iter().find(|older| {
-                    older.change.to.is_some() && older.binds() && older.is_before(new)
-                });
-                if let Some(older) = older {
-                    let (new, older) = (new.name(), older.name());
-                    broken
-                        .push(format!("{path}: {new} was to be a new file, but {older} was there"));
-                }
-            }
+    fn binds(&self, at: usize, cut: bool) -> bool {
+        match self.how(at) {
+            Some(How::Durable { .. } | How::Overtaken { .. }) => true,
+            Some(How::Visible) => !cut,
+            _ => false,
         }
-        broken
     }
 }
 
@@ -268,7 +290,7 @@ impl<'a> Candidate<'a> {
     /// What is there before anything is: nothing.
     const NOTHING: Candidate<'static> = {
         static NOTHING: Change = Change { path: String::new(), to: None };
-        Candidate { change: &NOTHING, operation: None, at: 0, cut: true }
+        Candidate { change: &NOTHING, operation: None, at: 0, binds: true }
     };
 
     fn number(&self) -> Option<u32> {
@@ -286,8 +308,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn how(&self) -> Option<How> {
-        let (_, how) = self.operation?.answer.as_ref()?;
-        how.get(self.at).copied()
+        self.operation?.how(self.at)
     }
 
     fn is_atomic(&self) -> bool {
@@ -300,16 +321,6 @@ impl<'a> Candidate<'a> {
 
     fn is_creation(&self) -> bool {
         self.operation.is_some_and(|operation| operation.asked.kind == Kind::CreateNew)
-    }
-
-    /// The library said that this one, or a later one, is there: whatever happens, or if no power cut does.
-    fn binds(&self) -> bool {
-        match (self.operation, self.how()) {
-            (None, _) => true,
-            (_, Some(How::Durable { .. } | How::Overtaken { .. })) => true,
-            (_, Some(How::Visible)) => !self.cut,
-            _ => false,
-        }
     }
 
     /// The library said that this one is not there.
@@ -334,7 +345,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn may_be_there(&self, all: &[Candidate<'_>]) -> bool {
-        !self.is_unchanged() && !all.iter().any(|newer| newer.binds() && self.is_before(newer))
+        !self.is_unchanged() && !all.iter().any(|newer| newer.binds && self.is_before(newer))
     }
 
     /// Was this one certainly accepted before the other?

@@ -139,7 +139,8 @@ fn bugs(figures: &Figures) -> String {
         "| left out | who saves | on | found within | as |\n| --- | --- | --- | --- | --- |\n",
     );
     for bug in &figures.bugs {
-        let found = bug.found.as_deref().unwrap_or("**not found**").replace('|', "\\|");
+        let found = bug.found.as_deref().filter(|_| bug.is_shown());
+        let found = found.unwrap_or("**not found**, or without it too").replace('|', "\\|");
         let found: String = found.chars().take(140).collect();
         let Bug { name, by, filesystem, tries, .. } = bug;
         let tries = number(*tries);

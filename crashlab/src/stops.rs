@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use fastrand::Rng;
 
-use crate::bench::{Bench, Look};
+use crate::bench::{Bench, Look, Process, Trial};
 use crate::condition::Condition;
 use crate::crew;
-use crate::disk::{Disk, Filesystem};
+use crate::disk::{Filesystem, Mounted};
 use crate::figures::Tried;
 use crate::load::Load;
 use crate::report::Report;
@@ -43,68 +43,77 @@ pub(crate) fn run(
     let jobs = loads.into_iter().flat_map(pieces).collect();
     crew::try_all(name, filesystem, jobs, report, |bench, (load, number)| {
         let count = piece.min(share - number * piece);
-        Ok(several(bench, &load, stop, count, number, false)?.0)
+        several(bench, &load, stop, count, number)
     })
 }
 
-/// Stops a load several times; what is broken, and with `until_broken` no more after that.
-fn several(
-    bench: &mut Bench,
-    load: &Load,
-    stop: Stop,
-    count: u64,
-    number: u64,
-    until_broken: bool,
-) -> Result<(Tried, Option<String>)> {
-    let (mut tried, mut found) = (Tried::default(), None);
+/// Stops a load several times.
+fn several(bench: &mut Bench, load: &Load, stop: Stop, count: u64, number: u64) -> Result<Tried> {
+    let mut tried = Tried::default();
     let mut random = Rng::with_seed(load.seed ^ number << 32);
-    let undisturbed = |_: &Disk| {};
-    // How long it runs, if nothing stops it.
+    let (whole, broken) = how_long(bench, load)?;
+    tried.broken += u64::from(bench.tell(load, "undisturbed", &bench.disk.image(), &broken));
+    for _ in 0..count {
+        let after = whole.mul_f64(random.f64());
+        let (hit, trial) = once(bench, load, stop, after)?;
+        let how = format!("{stop:?} after {after:?}");
+        let is_broken = bench.tell(load, &how, &bench.disk.image(), &trial.broken);
+        tried.add(hit, trial.answers, is_broken);
+    }
+    Ok(tried)
+}
+
+/// How long a load runs if nothing stops it; and what is broken then.
+fn how_long(bench: &mut Bench, load: &Load) -> Result<(Duration, Vec<String>)> {
     let mut whole = Duration::ZERO;
-    let alone = bench.trial(load, &Condition::None, Look::Anew, undisturbed, |child, _| {
+    let time = |child: &mut Process, _: &Mounted| {
         let began = Instant::now();
         child.wait()?;
         whole = began.elapsed();
         Ok(())
-    })?;
-    tried.broken += u64::from(bench.tell(load, "undisturbed", &bench.disk.image(), &alone.broken));
-    for _ in 0..count {
-        let after = whole.mul_f64(random.f64()).max(Duration::from_millis(1));
-        let mut hit = false;
-        let look = match stop {
-            Stop::Filesystem => Look::Anew,
-            Stop::Process => Look::AsItIs,
-        };
-        let trial = bench.trial(load, &Condition::None, look, undisturbed, |child, mounted| {
-            sleep(after);
-            hit = !child.is_over()?;
-            match stop {
-                Stop::Filesystem => mounted.shutdown()?,
-                Stop::Process => child.kill()?,
-            }
-            Ok(())
-        })?;
-        let how = format!("{stop:?} after {after:?}");
-        if until_broken {
-            found = trial.broken.first().map(|broken| format!("{load}, {how}: {broken}"));
-            tried.add(hit, trial.answers, found.is_some());
-            if found.is_some() {
-                break;
-            }
-        } else {
-            let is_broken = bench.tell(load, &how, &bench.disk.image(), &trial.broken);
-            tried.add(hit, trial.answers, is_broken);
-        }
-    }
-    Ok((tried, found))
+    };
+    let trial = bench.trial(load, &Condition::None, Look::Anew, |_| {}, time)?;
+    Ok((whole, trial.broken))
 }
 
-/// How many shutdowns it takes until something is broken; `None` if nothing is within so many.
+/// Stops a load after a time; whether it was still at work then.
+fn once(bench: &mut Bench, load: &Load, stop: Stop, after: Duration) -> Result<(bool, Trial)> {
+    let mut hit = false;
+    let look = match stop {
+        Stop::Filesystem => Look::Anew,
+        Stop::Process => Look::AsItIs,
+    };
+    let disturb = |child: &mut Process, mounted: &Mounted| {
+        sleep(after.max(Duration::from_millis(1)));
+        hit = !child.is_over()?;
+        match stop {
+            Stop::Filesystem => Ok(mounted.shutdown()?),
+            Stop::Process => child.kill(),
+        }
+    };
+    let trial = bench.trial(load, &Condition::None, look, |_| {}, disturb)?;
+    Ok((hit, trial))
+}
+
+/// How many runs, with a shutdown but for the first, it takes until something is broken; `None` if nothing is within
+/// so many.
 pub(crate) fn until_broken(
     bench: &mut Bench,
     load: &Load,
     most: u64,
 ) -> Result<(u64, Option<String>)> {
-    let (tried, found) = several(bench, load, Stop::Filesystem, most, 0, true)?;
-    Ok((tried.runs, found))
+    let mut random = Rng::with_seed(load.seed);
+    let (whole, broken) = how_long(bench, load)?;
+    if let Some(broken) = broken.into_iter().next() {
+        return Ok((1, Some(format!("{load}, undisturbed: {broken}"))));
+    }
+    let most = most.max(2);
+    for run in 2..=most {
+        let after = whole.mul_f64(random.f64());
+        let (_, trial) = once(bench, load, Stop::Filesystem, after)?;
+        if let Some(broken) = trial.broken.into_iter().next() {
+            return Ok((run, Some(format!("{load}, shutdown after {after:?}: {broken}"))));
+        }
+    }
+    Ok((most, None))
 }

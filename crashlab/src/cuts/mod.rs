@@ -80,8 +80,7 @@ fn latency(load: &Load) -> Latency {
 fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
     let recording = bench.record(load, latency(load))?;
     let mut done = Done::default();
-    let mut wrong = said(load, &recording.tape.events).not_done(load.door.is_ring());
-    wrong.extend_from_slice(&recording.broken);
+    let wrong = wrong_by_itself(&recording);
     done.broken += u64::from(bench.tell(load, "undisturbed", &bench.disk.image(), &wrong));
     let mut random = fastrand::Rng::with_seed(load.seed);
     // Images to recover from, and what was said before them.
@@ -113,6 +112,14 @@ fn one(bench: &mut Bench, load: &Load, size: Size) -> Result<Done> {
         })?;
     }
     Ok(done)
+}
+
+/// What is wrong with a load that nothing disturbed.
+fn wrong_by_itself(recording: &Recording) -> Vec<String> {
+    let load = &recording.load;
+    let mut wrong = said(load, &recording.tape.events).not_done(load.door.is_ring());
+    wrong.extend_from_slice(&recording.broken);
+    wrong
 }
 
 /// Goes through chosen states of a recording, with what was said before each, until one says to end.
@@ -150,6 +157,10 @@ pub(crate) fn until_broken(
     spoil: impl Fn(Tape) -> Tape,
 ) -> Result<(u64, Option<String>)> {
     let mut recording = bench.record(load, latency(load))?;
+    // A load that was not carried out would not be found broken.
+    if let Some(wrong) = wrong_by_itself(&recording).into_iter().next() {
+        return Ok((1, Some(format!("{load}: {wrong}"))));
+    }
     recording.tape = spoil(recording.tape);
     let mut states = 0;
     let mut found = None;

@@ -21,7 +21,7 @@ pub(crate) struct State {
 /// Up to `most` states of a tape, behind its first note, in the order of their cuts.
 ///
 /// At each cut: nothing that was not flushed is there, or all of it; each of it alone, each missing alone; where
-/// there are up to four, every subset; three subsets at random; the last one torn, and one at random. Of two cuts between which
+/// there are up to four, every subset; three subsets at random; the last one torn, and another. Of two cuts between which
 /// nothing came to the disk the later one is taken: it has more answers to keep.
 pub(crate) fn choose(tape: &Tape, base: &crate::disk::Image, most: usize, seed: u64) -> Vec<State> {
     let mut random = Rng::with_seed(seed);
@@ -77,9 +77,14 @@ fn ways(tape: &Tape, pending: &[usize], random: &mut Rng) -> Vec<Chosen> {
         let writes: Vec<usize> = pending.iter().copied().filter(|_| random.bool()).collect();
         ways.push(whole(&writes));
     }
-    let last = pending.len().checked_sub(1);
-    let any = last.filter(|last| *last > 0).map(|last| random.usize(..last));
-    for at in last.into_iter().chain(any) {
+    let mut to_tear = Vec::new();
+    if let Some(last) = pending.len().checked_sub(1) {
+        to_tear.push(last);
+        if last > 0 {
+            to_tear.push(random.usize(..last));
+        }
+    }
+    for at in to_tear {
         let Event::Write { bytes, .. } = &tape.events[pending[at]] else { continue };
         for kept in Kept::torn(bytes.len(), 4096) {
             let torn = [(pending[at], kept)];

@@ -17,7 +17,7 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// The mode with which the version is saved: one that tells versions apart, where each can have its own.
+    /// The mode with which the version is saved: outside a store, one that tells it from its neighbours.
     pub(crate) fn mode(self, path: &str) -> u32 {
         match path.split('/').next() {
             Some(ROOT) => STORE_MODE,

@@ -26,7 +26,7 @@ pub(crate) struct Load {
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Shape {
-    /// Single replaces, keep-previous and create-new among them.
+    /// Single replaces; keep-previous, create-new and atomic ones among them.
     Singles,
     /// Many files together; many directories.
     Many,

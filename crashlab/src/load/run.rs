@@ -114,8 +114,8 @@ impl Doer {
             Door::Ring | Door::RingByFile => Some(Engine::Uring),
             Door::Plain | Door::Store => None,
         };
-        // Without an engine nothing is asked for, and that is told.
-        // Where there is no ring, by whatever there is.
+        // Where there is no ring, by whatever there is; `cuts` tells that. Without any writer nothing is asked for,
+        // and that is told too.
         let build = |engine| Writer::builder().engine(engine).build();
         let writer = engine.and_then(|engine| build(engine).or_else(|_| build(Engine::Auto)).ok());
         let doer = Doer {

@@ -218,7 +218,8 @@ impl Maker {
     }
 
     fn pid(&mut self, id: &str) -> Step {
-        let to = Some(Version { number: 0, bytes: 0 });
+        // Not empty; what it holds is some process's number.
+        let to = Some(Version { number: 0, bytes: 1 });
         let paths = [PID, ""].map(|name| format!("{ROOT}/{id}/{name}"));
         let changes = paths.map(|path| Change { path, to }).to_vec();
         self.step(changes, false, Kind::Atomic, Way::Pid)
