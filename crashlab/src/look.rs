@@ -10,10 +10,9 @@ use anyhow::{Context, Result};
 use ringseal::{Freshness, StateStore};
 
 use crate::condition::FILLER;
-use crate::load::Load;
 use crate::load::content::{Found, STORE_MODE};
 use crate::load::run::store_options;
-use crate::load::script::{OTHER, PID, ROOT, STATE};
+use crate::load::{Load, OTHER, PID, ROOT, STATE};
 use crate::promise::Contents;
 
 /// The store's own directory.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::script::ROOT;
+use super::ROOT;
 
 /// Not the mode that a store gives if it is not told one.
 pub(crate) const STORE_MODE: u32 = 0o640;

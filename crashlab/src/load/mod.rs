@@ -13,6 +13,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The store's directory below the load's.
+pub(crate) const ROOT: &str = "root";
+
+/// The state file and the other file of a container.
+pub(crate) const STATE: &str = "state.json";
+pub(crate) const OTHER: &str = "network.json";
+pub(crate) const PID: &str = "init.pid";
+
 /// A load, by which a child process and a seed can make it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Load {

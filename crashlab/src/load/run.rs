@@ -17,8 +17,8 @@ use ringseal::{
 
 use super::content::STORE_MODE;
 use super::note::{Asked, Change, How, Kind, Note, previous};
-use super::script::{OTHER, ROOT, Script, Step, Way};
-use super::{Door, Load};
+use super::script::{Script, Step, Way};
+use super::{Door, Load, OTHER, ROOT};
 use crate::condition::{Call, Condition, Held};
 
 /// How the load's store is opened, by whoever opens it.

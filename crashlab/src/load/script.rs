@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use super::content::Version;
 use super::note::{Asked, Change, Kind};
-use super::{Load, Shape};
+use super::{Load, OTHER, PID, ROOT, STATE, Shape};
 
 /// What is there before the load runs, and what it does.
 #[derive(Debug)]
@@ -40,14 +40,6 @@ pub(crate) enum Way {
     /// The store is closed and opened again.
     Reopen,
 }
-
-/// The store's directory below the load's.
-pub(crate) const ROOT: &str = "root";
-
-/// The state file and the other file of a container.
-pub(crate) const STATE: &str = "state.json";
-pub(crate) const OTHER: &str = "network.json";
-pub(crate) const PID: &str = "init.pid";
 
 impl Script {
     pub(crate) fn of(load: &Load) -> Script {
