@@ -31,11 +31,11 @@ enum Search {
 }
 
 impl Search {
-    /// How far a search without the bug goes at least.
-    fn least(self) -> u64 {
+    /// How far the search without the bug goes, that was found in so many.
+    fn control(self, found_in: u64) -> u64 {
         match self {
-            Search::Cuts | Search::IgnoredFlushes => 300,
-            Search::Errors | Search::Shutdowns => 40,
+            Search::Cuts | Search::IgnoredFlushes => found_in.clamp(300, 2000),
+            Search::Errors | Search::Shutdowns => found_in.max(40),
         }
     }
 }
@@ -103,7 +103,7 @@ const PLANTED: &[Planted] = &[
     rule("answer-before-barrier", "ext4", Search::Cuts, FILES),
     rule("liveness", "xfs", Search::Shutdowns, FILES),
     rule("retry-fsync", "ext4", Search::Errors, FILES),
-    rule("publish-before-log", "ext4", Search::Cuts, &[STORE]),
+    rule("publish-before-log", "ext4-noauto-da-alloc", Search::Cuts, &[STORE]),
     rule("segment-reuse", "ext4", Search::Cuts, &[STORE]),
     rule("torn-tail", "ext4", Search::Cuts, &[STORE]),
     rule("cut-off", "btrfs", Search::Errors, &[STORE]),
@@ -111,7 +111,6 @@ const PLANTED: &[Planted] = &[
     rule("own-block", "ext4", Search::Cuts, &[STORE]),
     rule("removal-in-log", "ext4", Search::Cuts, &[STORE]),
     rule("whole-transactions", "ext4", Search::Cuts, &[STORE]),
-    rule("note-before-sync", "ext4", Search::Cuts, &[STORE]),
     foreign("ignored flushes", "ext4", Search::IgnoredFlushes),
     foreign("ext4 nobarrier", "ext4-nobarrier", Search::Cuts),
     foreign("ext4 fast_commit", "ext4-fast-commit", Search::Cuts),
@@ -167,9 +166,7 @@ pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
 fn one(planted: &Planted, by: &By) -> Result<Bug> {
     let Searched { tries, found } = search_apart(planted, by, Wanted::Bug)?;
     let control = match &found {
-        Some(_) => {
-            search_apart(planted, by, Wanted::Nothing(tries.max(planted.search.least())))?.found
-        }
+        Some(_) => search_apart(planted, by, Wanted::Nothing(planted.search.control(tries)))?.found,
         None => None,
     };
     Ok(Bug {
