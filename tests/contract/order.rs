@@ -330,13 +330,8 @@ fn a_failure_is_everybodys_whom_it_stood_for() {
         let writer = writer(engine);
         let large = vec![b'x'; 32 << 20];
         let payloads = [b"1".to_vec(), b"2".to_vec(), large];
-        let save = || {
-            let requests = payloads.iter().map(|bytes| (target.clone(), bytes.clone()));
-            writer.replace_all_blocking(requests.collect::<Vec<_>>())
-        };
-        // The second goes by itself if its turn comes before the third is there.
-        let stood_for = |answers: &Vec<Result<Receipt>>| answers[1].is_err();
-        let answers = (0..100).map(|_| save()).find(stood_for).expect("one of them stands in line");
+        let requests: Vec<_> = payloads.into_iter().map(|bytes| (target.clone(), bytes)).collect();
+        let answers = writer.replace_all_blocking(requests);
         answers[0].as_ref().unwrap();
         let errors: Vec<_> =
             answers[1..].iter().map(|answer| answer.as_ref().unwrap_err()).collect();
@@ -351,6 +346,8 @@ fn a_failure_is_everybodys_whom_it_stood_for() {
             [Some(3), None]
         );
         assert_reads(&target, "1");
+        // The blocks of what was discarded are free when that is committed: ext4 on 6.1 does not wait for it.
+        rustix::fs::syncfs(fs::File::open(disk.path()).unwrap()).unwrap();
         pollster::block_on(writer.replace(&target, "3")).unwrap();
         assert_reads(&target, "3");
     }
