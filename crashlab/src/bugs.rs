@@ -103,7 +103,7 @@ const PLANTED: &[Planted] = &[
     rule("answer-before-barrier", "ext4", Search::Cuts, FILES),
     rule("liveness", "xfs", Search::Shutdowns, FILES),
     rule("retry-fsync", "ext4", Search::Errors, FILES),
-    rule("publish-before-log", "ext4-noauto-da-alloc", Search::Cuts, &[STORE]),
+    rule("publish-before-log", "ext4-dirsync", Search::Cuts, &[STORE]),
     rule("segment-reuse", "ext4", Search::Cuts, &[STORE]),
     rule("torn-tail", "ext4", Search::Cuts, &[STORE]),
     rule("cut-off", "btrfs", Search::Errors, &[STORE]),
