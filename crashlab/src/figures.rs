@@ -60,7 +60,7 @@ pub(crate) struct Bug {
     /// Disks or runs that were looked at until it was found.
     pub(crate) tries: u64,
     pub(crate) found: Option<String>,
-    /// What the same search found without the bug, in as many.
+    /// What the same search found without the bug; it went about as far.
     pub(crate) control: Option<String>,
 }
 

@@ -8,8 +8,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -348,14 +346,8 @@ fn a_failure_is_everybodys_whom_it_stood_for() {
             [Some(3), None]
         );
         assert_reads(&target, "1");
-        // Linux 6.1 gives the room of what was discarded back a moment later.
-        let end = Instant::now() + Duration::from_secs(2) * slow();
-        let mut later = pollster::block_on(writer.replace(&target, "3"));
-        while later.is_err() && Instant::now() < end {
-            sleep(Duration::from_millis(20));
-            later = pollster::block_on(writer.replace(&target, "3"));
-        }
-        later.unwrap();
+        disk.wait_for_room();
+        pollster::block_on(writer.replace(&target, "3")).unwrap();
         assert_reads(&target, "3");
     }
 }

@@ -7,15 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use ringseal::{AtomicFile, Carrier, Durability, Options, Outcome, Request, Step};
 use tempfile::tempdir;
 
 use crate::doors::{Door, assert_reads, assert_unchanged};
 use crate::support::{
-    Disk, as_user, assert_no_temps, in_child, need, require_root, seccomp, skip, slow, tree,
+    Disk, as_user, assert_no_temps, in_child, need, require_root, seccomp, skip, tree,
 };
 
 const NOBODY: u32 = 65534;
@@ -370,16 +368,8 @@ fn a_quota_is_used_up() {
     let target = disk.path().join("state.json");
     fs::write(&target, "old").unwrap();
     for door in Door::all() {
-        // What was discarded counts until it is committed; on Linux 6.1 a moment longer, and not even a name is free.
-        let end = Instant::now() + Duration::from_secs(2) * slow();
-        let error = loop {
-            rustix::fs::syncfs(fs::File::open(disk.path()).unwrap()).unwrap();
-            let error = door.save(&target, vec![1; 8 << 20]).unwrap_err();
-            if error.step() != Step::Open || Instant::now() > end {
-                break error;
-            }
-            sleep(Duration::from_millis(20));
-        };
+        disk.wait_for_room();
+        let error = door.save(&target, vec![1; 8 << 20]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EDQUOT), "{}: {error}", door.name());
         assert!(matches!(error.step(), Step::Write | Step::Sync), "{error}");
         assert_eq!(error.outcome(), Outcome::Unchanged, "{error}");

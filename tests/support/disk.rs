@@ -4,10 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::host::{self, Layer};
 use super::leftovers::Home;
-use super::{Skipped, tree};
+use super::{Skipped, slow, tree};
 
 /// A filesystem of its own, mounted at [`Disk::path`] and gone when this is dropped.
 #[derive(Debug)]
@@ -68,6 +70,25 @@ impl Disk {
         for layer in &self.layers {
             layer.mount().expect("mount again");
         }
+    }
+
+    /// Waits until there is room for a file again: what was discarded takes it up until that is committed, and on
+    /// Linux 6.1 a moment longer (seen).
+    pub fn wait_for_room(&self) {
+        let path = self.path().join("room");
+        let end = Instant::now() + host::PATIENCE * slow();
+        let write = || {
+            rustix::fs::syncfs(File::open(self.path())?)?;
+            let mut file = File::create(&path)?;
+            file.write_all(&[1; 4096])?;
+            file.sync_all()
+        };
+        while let Err(error) = write() {
+            let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            assert!(is_full && Instant::now() < end, "no room on {}: {error}", self.name);
+            sleep(Duration::from_millis(20));
+        }
+        fs::remove_file(&path).expect("remove what was written");
     }
 
     /// Creates empty files in `filler/` until there are no inodes left; returns how many.

@@ -16,7 +16,7 @@ use rustix::mount::UnmountFlags;
 use super::Skipped;
 
 /// How long something may stay busy: for instance while another thread forks with our files open.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether this process may mount, change its user, and so on.
 pub fn require_root() -> Result<(), Skipped> {

@@ -21,8 +21,8 @@ pub(crate) struct State {
 /// Up to `most` states of a tape, behind its first note, in the order of their cuts.
 ///
 /// At each cut: nothing that was not flushed is there, or all of it; each of it alone, each missing alone; where
-/// there are up to four, every subset; three subsets at random; the last one torn, and another. Of two cuts between which
-/// nothing came to the disk the later one is taken: it has more answers to keep.
+/// there are up to four, every subset; three subsets at random; the last one torn, and another. Of two cuts
+/// between which nothing came to the disk the later one is taken: it has more answers to keep.
 pub(crate) fn choose(tape: &Tape, base: &crate::disk::Image, most: usize, seed: u64) -> Vec<State> {
     let mut random = Rng::with_seed(seed);
     let mut walk = Walk::new(tape, base.clone());
