@@ -241,9 +241,6 @@ impl History {
         }
         if let Some((spreading, syncing)) = under_way.take() {
             let synced = core.files.end_sync(&syncing).map(|()| Vec::new());
-            if std::env::var("DBG").is_ok() {
-                println!("synced {synced:?} {spreading:?}");
-            }
             if core.end_spread(spreading, synced).is_err() {
                 return false;
             }
@@ -335,18 +332,12 @@ impl History {
         self.counts.remakes += 1;
         let path = self.path();
         core.files.remake(&path);
-        if std::env::var("DBG").is_ok() {
-            println!("remake {path} {:?}", core.files.found(&path));
-        }
         self.removed.insert(path);
     }
 
     fn promise(&mut self, changes: Changes) {
         for (path, _) in &changes {
             self.removed.remove(path);
-        }
-        if std::env::var("DBG").is_ok() {
-            println!("promise {changes:?}");
         }
         self.promised.extend(changes);
         self.unknown.clear();
@@ -396,9 +387,6 @@ impl History {
     fn crash(&mut self) {
         self.counts.crashes += 1;
         self.disk.crashed = false;
-        if std::env::var("DBG").is_ok() {
-            println!("crash");
-        }
         if self.rng.u8(0..3) > 0 {
             let mut fate = Fate::Chance(self.rng.fork());
             self.disk.cut_power(&mut fate);
@@ -414,19 +402,6 @@ impl History {
         let scanned = self.scan()?;
         self.counts.replayed += scanned.live.len() as u64;
         let opened = open(&scanned, &mut self.disk, &mut self.world).is_ok();
-        if std::env::var("DBG").is_ok() {
-            println!(
-                "recover {opened} live {:?} found {:?} immutable {:?}",
-                scanned
-                    .live
-                    .iter()
-                    .flat_map(|g| &g.records)
-                    .map(|r| (r.kind, &r.path, r.directory.inode, r.data.first()))
-                    .collect::<Vec<_>>(),
-                (0..4).map(|i| self.world.found(&format!("{i}/state"))).collect::<Vec<_>>(),
-                self.world.immutable
-            );
-        }
         if opened {
             self.check()?;
         }
