@@ -16,6 +16,10 @@ pub(crate) struct Look {
     pub kind: FileType,
     /// Permission bits.
     pub mode: Mode,
+    /// It has more: set-user-id, set-group-id or the sticky bit.
+    pub is_special: bool,
+    /// Its names.
+    pub links: u64,
     /// The number of its filesystem, and its own number there.
     pub device: u64,
     pub inode: u64,
@@ -48,11 +52,14 @@ pub(crate) fn of(file: impl AsFd) -> Result<Look, Errno> {
 fn look(dir: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Look, Errno> {
     let owner = StatxFlags::UID | StatxFlags::GID;
     let data = StatxFlags::INO | StatxFlags::SIZE | StatxFlags::BLOCKS;
-    let wanted = StatxFlags::TYPE | StatxFlags::MODE | owner | data | MOUNT_UNIQUE;
+    let kind = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::NLINK;
+    let wanted = kind | owner | data | MOUNT_UNIQUE;
     match rustix::fs::statx(&dir, name, flags, wanted) {
         Ok(stat) => Ok(Look {
             kind: FileType::from_raw_mode(stat.stx_mode.into()),
             mode: permissions(stat.stx_mode.into()),
+            is_special: stat.stx_mode & 0o7000 != 0,
+            links: stat.stx_nlink.into(),
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,
             size: stat.stx_size,
@@ -68,6 +75,8 @@ fn look(dir: impl AsFd, name: &CStr, flags: AtFlags) -> Result<Look, Errno> {
             Ok(Look {
                 kind: FileType::from_raw_mode(stat.st_mode),
                 mode: permissions(stat.st_mode),
+                is_special: stat.st_mode & 0o7000 != 0,
+                links: stat.st_nlink as u64,
                 device: stat.st_dev,
                 inode: stat.st_ino,
                 size: stat.st_size as u64,

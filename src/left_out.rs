@@ -75,11 +75,17 @@ pub(crate) enum Rule {
     WholeTransactions,
     /// 12: what could not be published is remembered, and tried again.
     TryingAgain,
+    /// Slots: a spare is written only while nobody else can see it.
+    SpareUnseen,
+    /// Slots: a spare's mode is the one that was asked for.
+    SpareMode,
+    /// Slots: every lease is told by which signal it is broken.
+    LeaseSignal,
 }
 
 /// What each is called by whoever asks for it.
 #[cfg(any(test, ringseal_left_out))]
-const NAMES: [(&str, Rule); 27] = [
+const NAMES: [(&str, Rule); 30] = [
     ("file-sync", Rule::FileSync),
     ("directory-sync", Rule::DirectorySync),
     ("previous-sync", Rule::PreviousSync),
@@ -107,6 +113,9 @@ const NAMES: [(&str, Rule); 27] = [
     ("mark-beside-log", Rule::MarkBesideLog),
     ("whole-transactions", Rule::WholeTransactions),
     ("trying-again", Rule::TryingAgain),
+    ("spare-unseen", Rule::SpareUnseen),
+    ("spare-mode", Rule::SpareMode),
+    ("lease-signal", Rule::LeaseSignal),
 ];
 
 /// Is this rule left out?
@@ -202,8 +211,8 @@ mod tests {
             let listed = include_str!("../docs/testing.md").contains(&format!("`{name}`"));
             assert!(listed, "{name} is not in docs/testing.md");
         }
-        // `TryingAgain` is the last.
-        assert_eq!(NAMES.len(), Rule::TryingAgain as usize + 1);
+        // `LeaseSignal` is the last.
+        assert_eq!(NAMES.len(), Rule::LeaseSignal as usize + 1);
         assert!(NAMES.iter().enumerate().all(|(index, (_, rule))| *rule as usize == index));
     }
 

@@ -2,7 +2,7 @@
 //! log. Then the log forgets what it has of their paths.
 
 use std::os::fd::AsFd;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
@@ -15,7 +15,7 @@ use super::{Committed, unplaced};
 use crate::engine::calls;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
-use crate::receipt::Receipt;
+use crate::receipt::{Carrier, Durability, Receipt};
 use crate::request::{Level, Options, Request, Target};
 use crate::writer::Writer;
 
@@ -146,10 +146,15 @@ impl Committer {
     /// One save on this thread.
     fn save(&self, record: &Record, way: Way) -> Result<Receipt> {
         let layout = &self.layout;
+        if self.is_volatile() && self.slots.replace(layout, record) {
+            let (durability, carrier) = (Durability::Volatile, Carrier::Caller);
+            let (bytes, sequence) = (record.data.len() as u64, 0);
+            return Ok(Receipt { durability, carrier, bytes, sequence, coalesced_into: None });
+        }
         let dir = layout.open_or_make(container(&record.path));
         let dir = dir.map_err(|failure| layout.error(&record.path, failure))?;
         let located = (container(&record.path), identity(dir.as_fd()).unwrap_or_default());
-        let job = layout.job(dir, &record.path, record.mode, way.level())?;
+        let job = layout.job(Arc::new(dir), &record.path, record.mode, way.level())?;
         if way.level() == Level::Durable {
             let durable = self.make_durable(&[located]);
             durable.map_err(|failure| layout.error(&record.path, failure))?;
@@ -191,6 +196,7 @@ impl Committer {
         let mut outcome = Outcome::Unchanged;
         for record in &pending.records {
             let record = Record { directory, ..record.clone() };
+            self.slots.give_up(&record.path);
             let published = layout.publish(&record, Level::Durable);
             published.map_err(|errno| {
                 Error::new(layout.shown(&record.path), Step::Rename, outcome, errno)

@@ -17,6 +17,7 @@ use super::log::files::{self as log_files, NotPlaced, Proof, Segments};
 use super::log::format::{BLOCK, DirectoryId, Kind, Record, blocks_for};
 use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
+use super::slots::Slots;
 use super::spreader::Spreader;
 use super::{Committed, NotVisible};
 use crate::engine::pool::Pool;
@@ -32,6 +33,7 @@ pub(crate) struct Committer {
     pub layout: Arc<Layout>,
     pub own: Arc<OwnedFd>,
     pub barrier: Barrier,
+    pub slots: Arc<Slots>,
     /// `None`: there is no log here.
     pub core: Option<Mutex<Core<Segments, Tree>>>,
     pub size: Size,

@@ -33,9 +33,12 @@ pub(crate) trait Files {
     /// Every directory that was located is on the disk, under its name.
     fn sync_directories(&mut self) -> Result<(), Failure>;
 
-    /// Makes changes visible, each whole, without syncing them, and answers for each. A file is made anew
-    /// each time. No two are of one path.
+    /// Makes changes visible, each whole, without syncing them, and answers for each. No two are of one path.
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>>;
+
+    /// The same, after a sync that failed, or before the first: every file is made anew, and what was published
+    /// before is never written to again.
+    fn publish_anew(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>>;
 
     /// Keeps a record whose change cannot be published, durably, for whoever looks after it.
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno>;
@@ -444,7 +447,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     fn place(&mut self) -> Result<(), Errno> {
         let open = self.hidden.values().filter(|hidden| !hidden.is_kept);
         let open: Vec<Record> = open.map(|hidden| hidden.record.clone()).collect();
-        let published = self.files.publish(&open.iter().collect::<Vec<_>>());
+        let published = self.files.publish_anew(&open.iter().collect::<Vec<_>>());
         for (record, published) in open.iter().zip(published) {
             match published {
                 Ok(()) => drop(self.hidden.remove(&record.path)),

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::core::{Failure, Files, Written, container};
 use super::layout::Layout;
 use super::log::format::{DirectoryId, Kind, Record};
+use super::slots::Slots;
 use super::unplaced;
 use crate::engine::crew;
 use crate::engine::pool::Pool;
@@ -41,6 +42,7 @@ pub(crate) struct Tree {
     /// The store's own directory.
     pub own: Arc<OwnedFd>,
     pub barrier: Barrier,
+    pub slots: Arc<Slots>,
     pool: Arc<Pool>,
     width: usize,
     /// Directories of removed containers that hold something of somebody else's.
@@ -100,6 +102,7 @@ impl Tree {
         layout: Arc<Layout>,
         own: Arc<OwnedFd>,
         barrier: Barrier,
+        slots: Arc<Slots>,
         pool: Arc<Pool>,
     ) -> Tree {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -107,7 +110,7 @@ impl Tree {
             Following::Each => SYNCED_WIDTH,
             Following::Shared | Following::Nothing => processors.min(WIDTH_MAX),
         };
-        Tree { layout, own, barrier, pool, width, left: Vec::new() }
+        Tree { layout, own, barrier, slots, pool, width, left: Vec::new() }
     }
 
     /// Directories of containers that were removed since it was asked last, and are still there, for they
@@ -119,14 +122,14 @@ impl Tree {
 
 impl Files for Tree {
     fn locate(&mut self, path: &str, make: bool) -> Result<DirectoryId, Failure> {
-        self.layout.locate(path, make)
+        self.slots.locate(&self.layout, path, make)
     }
 
     fn locate_all(&mut self, paths: &[&str]) -> Vec<Result<DirectoryId, Failure>> {
-        let layout = Arc::clone(&self.layout);
+        let (layout, slots) = (Arc::clone(&self.layout), Arc::clone(&self.slots));
         let lost = Err((Step::OpenDirectory, Errno::IO));
         self.together(paths.iter().map(|path| (*path).to_owned()), lost, move |path| {
-            layout.locate(path, true)
+            slots.locate(&layout, path, true)
         })
     }
 
@@ -138,13 +141,52 @@ impl Files for Tree {
     }
 
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        let (layout, slots) = (Arc::clone(&self.layout), Arc::clone(&self.slots));
+        let level = self.barrier.level();
+        self.publish_by(records, move |record| match level {
+            Level::Atomic => slots.publish(&layout, record),
+            Level::Durable => layout.publish(record, level),
+        })
+    }
+
+    fn publish_anew(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+        if !records.is_empty() {
+            self.slots.clear();
+        }
+        let (layout, level) = (Arc::clone(&self.layout), self.barrier.level());
+        self.publish_by(records, move |record| layout.publish(record, level))
+    }
+
+    fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
+        unplaced::keep(self.own.as_fd(), record)
+    }
+
+    fn aside(&mut self) -> Result<Vec<Record>, Errno> {
+        unplaced::all(self.own.as_fd(), true)
+    }
+
+    fn take_back(&mut self, path: &str) -> Result<(), Errno> {
+        unplaced::take_back(self.own.as_fd(), path)
+    }
+
+    fn sync(&mut self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
+        self.barrier.sync(written)
+    }
+}
+
+impl Tree {
+    /// Publishes records, several at once, and removes the directories of containers that are removed.
+    fn publish_by(
+        &mut self,
+        records: &[&Record],
+        publish: impl Fn(&Record) -> Result<(), Errno> + Send + Sync + 'static,
+    ) -> Vec<Result<(), Errno>> {
         let answers = match records {
-            [record] => vec![self.layout.publish(record, self.barrier.level())],
+            [record] => vec![publish(record)],
             records => {
-                let (layout, level) = (Arc::clone(&self.layout), self.barrier.level());
                 let records = records.iter().map(|record| (*record).clone());
                 // What a thread has lost was not published.
-                self.together(records, Err(Errno::IO), move |record| layout.publish(record, level))
+                self.together(records, Err(Errno::IO), publish)
             }
         };
         // Behind all that was in them; but not what a file was saved to.
@@ -171,24 +213,6 @@ impl Files for Tree {
         answers
     }
 
-    fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
-        unplaced::keep(self.own.as_fd(), record)
-    }
-
-    fn aside(&mut self) -> Result<Vec<Record>, Errno> {
-        unplaced::all(self.own.as_fd(), true)
-    }
-
-    fn take_back(&mut self, path: &str) -> Result<(), Errno> {
-        unplaced::take_back(self.own.as_fd(), path)
-    }
-
-    fn sync(&mut self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
-        self.barrier.sync(written)
-    }
-}
-
-impl Tree {
     /// Does the same for every item, on several threads; answers in their order. `lost`: what is answered for
     /// one that a thread has lost.
     fn together<T, A>(

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -32,6 +33,10 @@ pub(crate) const OWN: &str = ".ringseal";
 /// The largest file that a store saves or reads: whoever can write to a container's directory could else take
 /// all memory by a file that is larger, or seems to be.
 pub(crate) const FILE_MAX: u64 = 256 << 20;
+
+/// How often a file is opened again that somebody has a lease on, and when.
+const LEASES_MAX: usize = 1000;
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// What the files of a container are called, and which modes they and their directory have.
 #[derive(Debug, Clone)]
@@ -173,7 +178,8 @@ impl Layout {
                 Level::Atomic => Ok(()),
             };
         }
-        let saved = self.job(container.dir, &record.path, record.mode, level).map(|mut job| {
+        let dir = Arc::new(container.dir);
+        let saved = self.job(dir, &record.path, record.mode, level).map(|mut job| {
             // The log has it: there is no hurry to write it out.
             job.exchanges = self.writes_out_renamed && level == Level::Atomic;
             job
@@ -183,13 +189,15 @@ impl Layout {
     }
 
     /// A save beside the log.
-    pub(crate) fn job(&self, dir: OwnedFd, path: &str, mode: u32, level: Level) -> Result<Job> {
-        let place = Place {
-            dir: Arc::new(dir),
-            name: c_string(split(path).1),
-            shown: self.shown(path),
-            unsyncable: None,
-        };
+    pub(crate) fn job(
+        &self,
+        dir: Arc<OwnedFd>,
+        path: &str,
+        mode: u32,
+        level: Level,
+    ) -> Result<Job> {
+        let place =
+            Place { dir, name: c_string(split(path).1), shown: self.shown(path), unsyncable: None };
         Job::in_place(place, &Options::new().mode(mode).level(level))
     }
 
@@ -246,9 +254,15 @@ impl Layout {
         // Not to hang on a FIFO that somebody has put there.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let check = |errno| (Step::Check, errno);
-        let file = match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            file => file.map_err(check)?,
+        let mut left = LEASES_MAX;
+        let file = loop {
+            match rustix::fs::openat(&dir, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => return Ok(None),
+                // Somebody has a lease on it; see `slots/`.
+                Err(Errno::AGAIN) if left > 0 => std::thread::sleep(MOMENT),
+                file => break file.map_err(check)?,
+            }
+            left -= 1;
         };
         let look = inode::of(&file).map_err(check)?;
         if !look.kind.is_file() {
@@ -331,7 +345,7 @@ pub(crate) fn errno_of(error: &Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-fn c_string(name: &str) -> CString {
+pub(crate) fn c_string(name: &str) -> CString {
     // Names have been checked; one with a NUL byte would be empty, which no file is called.
     CString::new(name).unwrap_or_else(|_| CStr::to_owned(c""))
 }

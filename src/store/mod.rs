@@ -20,6 +20,7 @@
 //! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
 //! | `log/` | the log: its bytes, its reader, its two files |
 //! | `files.rs`, `layout.rs`, `unplaced.rs` | the files, as a filesystem has them |
+//! | `slots/` | files that are published without making an inode |
 //! | `reader.rs`, `verify.rs`, `inspect.rs` | reading without the lock; what does not parse; what a log holds |
 //! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
@@ -41,6 +42,7 @@ mod options;
 mod queue;
 mod reader;
 mod recovery;
+mod slots;
 mod spreader;
 mod transaction;
 mod unplaced;

@@ -24,6 +24,7 @@ use super::log::scan::Scan;
 use super::options::StoreOptions;
 use super::queue::Queue;
 use super::recovery::{LogUse, OpenError, Recovery, io};
+use super::slots::{self, Slots};
 use super::spreader::Spreader;
 use super::{Handle, IN_FLIGHT, NotVisible, StateStore, THREADS_MAX};
 use crate::engine::pool::Pool;
@@ -119,8 +120,14 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let mut starting = Starting(Some(Arc::clone(&pool)));
 
     let barrier = Barrier::new(&own, &layout, following);
-    let files =
-        Tree::new(Arc::clone(&layout), Arc::clone(&own), barrier.clone(), Arc::clone(&pool));
+    let slots = Arc::new(Slots::new(slots_max(&own, &options, following)));
+    let files = Tree::new(
+        Arc::clone(&layout),
+        Arc::clone(&own),
+        barrier.clone(),
+        Arc::clone(&slots),
+        Arc::clone(&pool),
+    );
     let proof = proof(&layout, following, nature.write_syncs);
     let mut finding = Finding { layout: &layout, own: &own, options: &options, proof, files };
     let (log, hidden, mut recovery) = finding.recover()?;
@@ -139,6 +146,7 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
         layout,
         own,
         barrier,
+        slots,
         core,
         size,
         pool,
@@ -299,6 +307,16 @@ fn proof(layout: &Layout, following: Following, write_syncs: bool) -> Proof {
         matches!(probe.kind, "ext4" | "xfs") && !through_journal
     });
     if writes_over { Proof::Nothing } else { Proof::Liveness }
+}
+
+/// How many files have two inodes.
+fn slots_max(own: &OwnedFd, options: &StoreOptions, following: Following) -> usize {
+    let max = match (following, options.slots) {
+        (Following::Each, _) => 0,
+        (_, Some(max)) => max,
+        (_, None) => slots::affordable(),
+    };
+    if max > 0 && slots::are_possible(own.as_fd()) { max } else { 0 }
 }
 
 /// Is this what a disk says that cannot be read?

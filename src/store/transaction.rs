@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::committer::removed;
+use super::committer::{Committer, removed};
 use super::files::Following;
 use super::layout::{FILE_MAX, record};
 use super::log::format::{Kind, Record};
@@ -240,7 +240,8 @@ impl Handle {
             // Found here, by many callers at once. What fails is asked again, and answered, when it has its
             // turn.
             let make = record.kind == Kind::Replace;
-            record.directory = self.committer.layout.locate(&record.path, make).unwrap_or_default();
+            let Committer { slots, layout, .. } = &*self.committer;
+            record.directory = slots.locate(layout, &record.path, make).unwrap_or_default();
         }
         let pending = Pending { records, way, located, sequence: 0, permit, reply };
         if self.committer.queue.push(pending) {

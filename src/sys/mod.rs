@@ -2,4 +2,5 @@
 
 pub(crate) mod fork;
 pub(crate) mod handle;
+pub(crate) mod lease;
 pub(crate) mod thread;

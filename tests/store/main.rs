@@ -8,6 +8,7 @@ mod order;
 mod planted;
 mod power;
 mod recovery;
+mod slots;
 mod surface;
 
 #[path = "../support/mod.rs"]

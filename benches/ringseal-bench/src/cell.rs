@@ -80,16 +80,10 @@ impl Cell {
         Ok(())
     }
 
-    /// The inode of every target: a save changes it.
-    pub(crate) fn inodes(&self) -> Result<Vec<u64>> {
-        let inode = |path: &PathBuf| fs::metadata(path).map(|metadata| metadata.ino());
-        self.targets.iter().map(inode).collect::<Result<_, _>>().context("look at a target")
-    }
-
     /// That there is every target, with its size, and nothing beside it. What is beside it is
     /// removed, for the next writer is not to find it.
-    pub(crate) fn check(&self) -> Result<()> {
-        for (path, bytes) in self.pairs() {
+    pub(crate) fn check(&self, targets: &[PathBuf]) -> Result<()> {
+        for (path, bytes) in targets.iter().zip(self.payloads.iter()) {
             let found = fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
             ensure!(found == bytes.len() as u64, "{} has {found} bytes", path.display());
         }
@@ -126,6 +120,12 @@ impl Cell {
     fn tree(&self) -> PathBuf {
         tree(self.root.path())
     }
+}
+
+/// The inode of every target: a save changes it.
+pub(crate) fn inodes(targets: &[PathBuf]) -> Result<Vec<u64>> {
+    let inode = |path: &PathBuf| fs::metadata(path).map(|metadata| metadata.ino());
+    targets.iter().map(inode).collect::<Result<_, _>>().context("look at a target")
 }
 
 /// The directory of a target.

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use peak_alloc::PeakAlloc;
+use rustix::process::{Resource, Rlimit};
 
 use crate::json::Report;
 use crate::options::{Command, Options, Output, Places};
@@ -41,6 +42,7 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    allow_all_descriptors();
     match carry_out(options.command) {
         Ok(code) => code,
         Err(error) => {
@@ -48,6 +50,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As a service manager does for a daemon: a store's files take three each.
+fn allow_all_descriptors() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
 fn carry_out(command: Command) -> Result<ExitCode> {

@@ -1,11 +1,12 @@
 //! The rounds of a cell: each runs every writer once, in another order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, inodes};
 use crate::device::{Counters, Device};
 use crate::json::Row;
 use crate::measure::{Sample, measure};
@@ -68,11 +69,12 @@ pub(crate) fn measure_all(
 
 /// A measurement that counts only if every file was replaced, and nothing left behind.
 fn checked(writer: &mut dyn Writer, cell: &Cell, device: Option<&Device>) -> Result<Sample> {
-    let before = cell.inodes()?;
+    let targets = Arc::clone(writer.targets(cell));
+    let before = inodes(&targets)?;
     let sample = measure(writer, cell, device);
-    cell.check()?;
+    cell.check(&targets)?;
     let sample = sample?;
-    let kept = before.iter().zip(cell.inodes()?).filter(|(before, after)| **before == *after);
+    let kept = before.iter().zip(inodes(&targets)?).filter(|(before, after)| **before == *after);
     let kept = kept.count();
     ensure!(kept == 0 || !writer.replaces(), "{kept} files were not replaced");
     Ok(sample)

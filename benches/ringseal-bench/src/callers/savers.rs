@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use redb::Database;
-use ringseal::{StateStore, Writer};
+use ringseal::{StateStore, StoreOptions, Writer};
 use rusqlite::Connection;
 
 use crate::writers::databases::{INSERT, TABLE, open_sqlite};
@@ -24,16 +24,18 @@ pub(super) enum Kind {
     StdThreads,
     RingsealWriter,
     RingsealStore,
+    RingsealStoreNoSlots,
     Redb,
     RedbBatched,
     Sqlite,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 6] = [
+    pub(super) const ALL: [Kind; 7] = [
         Kind::StdThreads,
         Kind::RingsealWriter,
         Kind::RingsealStore,
+        Kind::RingsealStoreNoSlots,
         Kind::Redb,
         Kind::RedbBatched,
         Kind::Sqlite,
@@ -44,6 +46,7 @@ impl Kind {
             Kind::StdThreads => "std_threads",
             Kind::RingsealWriter => "ringseal_writer",
             Kind::RingsealStore => "ringseal_store",
+            Kind::RingsealStoreNoSlots => "ringseal_store_no_slots",
             Kind::Redb => "redb",
             Kind::RedbBatched => "redb_batched",
             Kind::Sqlite => "sqlite",
@@ -57,8 +60,9 @@ impl Kind {
                 let writer = Some(Writer::new()?);
                 Box::new(Files { targets: targets(home, callers)?, writer })
             }
-            Kind::RingsealStore => {
-                Box::new(Store(StateStore::open_blocking(home.join("root")).context("open")?))
+            Kind::RingsealStore => Box::new(Store::open(home, StoreOptions::new())?),
+            Kind::RingsealStoreNoSlots => {
+                Box::new(Store::open(home, StoreOptions::new().slots(0))?)
             }
             Kind::Redb => Box::new(Redb(Database::create(home.join("states.redb"))?)),
             Kind::RedbBatched => Box::new(Batched::new(&home.join("states.redb"))?),
@@ -96,6 +100,12 @@ impl Saver for Files {
 }
 
 struct Store(StateStore);
+
+impl Store {
+    fn open(home: &Path, options: StoreOptions) -> Result<Store> {
+        Ok(Store(options.open_blocking(home.join("root")).context("open")?))
+    }
+}
 
 impl Saver for Store {
     fn save(&self, caller: usize, state: &[u8]) -> Result<()> {

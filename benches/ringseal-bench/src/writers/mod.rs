@@ -16,6 +16,7 @@ mod tokio_uring;
 use std::fmt;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
@@ -36,6 +37,11 @@ pub(crate) trait Writer {
 
     /// Saves every file of the cell once.
     fn save(&mut self, cell: &Cell) -> Result<()>;
+
+    /// What it replaces: the targets that all share, or its own.
+    fn targets<'a>(&'a self, cell: &'a Cell) -> &'a Arc<[PathBuf]> {
+        &cell.targets
+    }
 
     /// The number of threads, where that is the row's point.
     fn threads(&self) -> Option<usize> {

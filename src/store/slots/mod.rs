@@ -1,0 +1,167 @@
+//! Publishing without making an inode: a file that is saved again and again has two, the one that stands at
+//! its name and a *spare* beside it, under a temporary file's name. A version is written to the spare, then
+//! the two change places (renameat2(2), `RENAME_EXCHANGE`, Linux 3.15).
+//!
+//! ```text
+//!   publish ──▶ is all as it was? ──▶ may the spare be written? ──▶ write ──▶ exchange
+//!                 │ no                  │ no: a new one is made
+//!                 ▼                     └─ lease: nobody has it open or mapped, and who opens it waits
+//!               the slot is given up, and the file replaced as everywhere else
+//! ```
+//!
+//! | who owns what, when | |
+//! | --- | --- |
+//! | the table | every slot that nobody uses. Who publishes takes his out, and puts it back |
+//! | a slot | descriptors of the directory and of both inodes: while they are open no other inode gets their numbers, so equal numbers are the same inode |
+//! | the spare's bytes | whoever has the lease: from its taking to its end nobody else sees them. Before, nobody had it open; after, it is the next version |
+//!
+//! The lease is given up before the exchange, so that no reader of the file ever meets one. What was a version
+//! once is written to only if nobody can see it any more: not while somebody has it open or mapped, nor if it has
+//! another name, nor if it was moved. And only if it differs from a new file in nothing but its bytes: mode,
+//! owner, attributes.
+//!
+//! Two things a lease does not tell, by its nature: pages that somebody spliced out of a file before he closed it
+//! (splice(2), sendfile(2)), and a hard link to the old version that was begun two saves ago and is made at this
+//! moment.
+
+mod slot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::core::Failure;
+use super::layout::{Layout, c_string, split};
+use super::log::format::{DirectoryId, Kind, Record};
+use crate::request::Level;
+use crate::sys::lease::Lease;
+use crate::{inode, temp};
+use slot::Slot;
+use table::Table;
+
+/// Descriptors of a slot: its directory and two inodes.
+const DESCRIPTORS: usize = 3;
+
+/// Slots at most, where the limit of descriptors would allow more.
+const MAX: usize = 16 << 10;
+
+/// The files that have two inodes.
+#[derive(Debug)]
+pub(crate) struct Slots(Mutex<Table<Slot>>);
+
+impl Slots {
+    /// For so many files; 0: all are replaced as everywhere else.
+    pub(crate) fn new(max: usize) -> Slots {
+        Slots(Mutex::new(Table::new(max)))
+    }
+
+    /// Makes a record's change visible, unsynced.
+    pub(crate) fn publish(&self, layout: &Layout, record: &Record) -> Result<(), Errno> {
+        if record.kind == Kind::Replace && self.exchange(layout, record) {
+            return Ok(());
+        }
+        self.give_up(&record.path);
+        match layout.publish(record, Level::Atomic) {
+            // They may be what it lacks.
+            Err(Errno::MFILE | Errno::NFILE) if self.clear() => {
+                layout.publish(record, Level::Atomic)
+            }
+            published => published,
+        }
+    }
+
+    /// The same for a record that was not located, if it can be made visible through a slot.
+    pub(crate) fn replace(&self, layout: &Layout, record: &Record) -> bool {
+        // Of what is not there, or not a file, there is no slot.
+        let look = inode::at(layout.root.directory(), &c_string(&record.path));
+        let directory = match look {
+            Ok(look) if look.kind.is_file() => self.locate(layout, &record.path, true),
+            _ => return false,
+        };
+        directory
+            .is_ok_and(|directory| self.exchange(layout, &Record { directory, ..record.clone() }))
+    }
+
+    /// Publishes through a slot, if that can be.
+    fn exchange(&self, layout: &Layout, record: &Record) -> bool {
+        let mut table = self.lock();
+        let slot = match table.take(&record.path) {
+            None if !table.admits() => return false,
+            slot => slot,
+        };
+        drop(table);
+        let Some(mut slot) = slot.or_else(|| Slot::open(layout, record)) else { return false };
+        let is_published = slot.publish(layout, record).is_ok();
+        let given_up = match is_published {
+            true => self.lock().put(&record.path, slot),
+            false => Some(slot),
+        };
+        if let Some(slot) = given_up {
+            slot.give_up();
+        }
+        is_published
+    }
+
+    /// [`Layout::locate`], by what is known.
+    pub(crate) fn locate(
+        &self,
+        layout: &Layout,
+        path: &str,
+        make: bool,
+    ) -> Result<DirectoryId, Failure> {
+        let known = self.lock().get(path).map(|slot| slot.directory);
+        if let Some(directory) = known.filter(|_| make) {
+            let look = || inode::at(layout.root.directory(), &c_string(path));
+            let is_file = |kind| matches!(kind, FileType::RegularFile | FileType::Symlink);
+            if directory.is_at(layout, split(path).0) && look().is_ok_and(|look| is_file(look.kind))
+            {
+                return Ok(directory.id);
+            }
+        }
+        layout.locate(path, make)
+    }
+
+    /// The file has one inode from now on.
+    pub(crate) fn give_up(&self, path: &str) {
+        let slot = self.lock().take(path);
+        if let Some(slot) = slot {
+            slot.give_up();
+        }
+    }
+
+    /// All files have one inode. Had any two?
+    pub(crate) fn clear(&self) -> bool {
+        let slots = self.lock().take_all();
+        let had_any = !slots.is_empty();
+        slots.into_iter().for_each(Slot::give_up);
+        had_any
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table<Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many slots there can be: a quarter of the descriptors that the process may have.
+pub(crate) fn affordable() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (descriptors / 4 / DESCRIPTORS).min(MAX)
+}
+
+/// Can this process have leases on files that it makes in a directory?
+pub(crate) fn are_possible(dir: BorrowedFd<'_>) -> bool {
+    let name = temp::unique();
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let Ok(file) = rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR) else {
+        return false;
+    };
+    let is_leased = Lease::take(std::os::fd::AsFd::as_fd(&file)).is_ok();
+    let _ = rustix::fs::unlinkat(dir, &name, AtFlags::empty());
+    is_leased
+}

@@ -1,0 +1,229 @@
+//! The two inodes of one file.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::engine::calls;
+use crate::inode::{self, Look};
+use crate::left_out::{Rule, left_out};
+use crate::plan::Step;
+use crate::request::Level;
+use crate::store::layout::{Layout, c_string, errno_of, split};
+use crate::store::log::format::{DirectoryId, Record};
+use crate::sys::lease::Lease;
+
+/// A file, and the inode that its next version is written to.
+#[derive(Debug)]
+pub(super) struct Slot {
+    dir: Arc<OwnedFd>,
+    pub(super) directory: Directory,
+    /// What stands at the file's name.
+    current: Inode,
+    spare: Option<Spare>,
+    /// User and group of files that are made here.
+    owner: Option<(u32, u32)>,
+}
+
+/// Which directory the file is in. While it is open no other gets its numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Directory {
+    pub(super) id: DirectoryId,
+    numbers: (u64, u64),
+}
+
+/// An inode that is open, so that no other gets its number.
+#[derive(Debug)]
+struct Inode {
+    file: OwnedFd,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Spare {
+    inode: Inode,
+    /// Its own, in the same directory: a temporary file's.
+    name: CString,
+}
+
+impl Slot {
+    /// Of a file that is there. `None`: none is, or it is no file.
+    pub(super) fn open(layout: &Layout, record: &Record) -> Option<Slot> {
+        let (id, name) = split(&record.path);
+        let container = layout.open(id).ok()?;
+        let look = inode::of(&container.dir).ok()?;
+        let directory = Directory { id: container.id, numbers: (look.device, look.inode) };
+        // Open only once, or the lease is refused; not to hang on a FIFO that somebody has put there.
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&container.dir, name, flags, Mode::empty()).ok()?;
+        let look = inode::of(&file).ok()?;
+        let current = Inode { file, number: look.inode };
+        let dir = Arc::new(container.dir);
+        let slot = Slot { dir, directory, current, spare: None, owner: None };
+        look.kind.is_file().then_some(slot)
+    }
+
+    /// Makes a version visible. On an error none is, and the slot is to be given up.
+    pub(super) fn publish(&mut self, layout: &Layout, record: &Record) -> Result<(), Errno> {
+        let name = c_string(split(&record.path).1);
+        self.check(layout, record, &name)?;
+        if !self.write_spare(record)? {
+            self.make_spare(layout, record)?;
+        }
+        let spare = self.spare.take().ok_or(Errno::BADF)?;
+        let exchanged = rustix::fs::renameat_with(
+            &self.dir,
+            &spare.name,
+            &self.dir,
+            &name,
+            RenameFlags::EXCHANGE,
+        );
+        if let Err(errno) = exchanged {
+            self.spare = Some(spare);
+            return Err(errno);
+        }
+        let old = std::mem::replace(&mut self.current, spare.inode);
+        self.spare = Some(Spare { inode: old, name: spare.name });
+        Ok(())
+    }
+
+    /// Is the directory where it was, the one that the record is for, and the file the one that is known?
+    fn check(&self, layout: &Layout, record: &Record, name: &CString) -> Result<(), Errno> {
+        if !self.directory.id.is(&record.directory)
+            || !self.directory.is_at(layout, split(&record.path).0)
+        {
+            return Err(Errno::STALE);
+        }
+        let look = inode::at(&self.dir, name)?;
+        if look.inode != self.current.number || !look.kind.is_file() {
+            return Err(Errno::STALE);
+        }
+        Ok(())
+    }
+
+    /// Writes to the spare, if nobody can see it, and it is in nothing else than its contents different from a
+    /// new file.
+    fn write_spare(&self, record: &Record) -> Result<bool, Errno> {
+        let Some(spare) = &self.spare else { return Ok(false) };
+        let Ok(look) = inode::at(&self.dir, &spare.name) else { return Ok(false) };
+        if look.inode != spare.inode.number || !self.is_as_new(spare, &look, record) {
+            return Ok(false);
+        }
+        let file = spare.inode.file.as_fd();
+        let Ok(_lease) = unseen(file, &look) else { return Ok(false) };
+        write_over(file, look.size, &record.data)?;
+        Ok(true)
+    }
+
+    fn is_as_new(&self, spare: &Spare, look: &Look, record: &Record) -> bool {
+        let has_mode = look.mode.as_raw_mode() == record.mode && !look.is_special;
+        (has_mode || left_out(Rule::SpareMode))
+            && look.kind.is_file()
+            && self.owner == Some((look.uid, look.gid))
+            && have_equal_labels(spare.inode.file.as_fd(), self.current.file.as_fd())
+    }
+
+    /// Makes a new spare, as every new file is made, with the version in it.
+    fn make_spare(&mut self, layout: &Layout, record: &Record) -> Result<(), Errno> {
+        self.drop_spare();
+        let dir = Arc::clone(&self.dir);
+        let job = layout.job(dir, &record.path, record.mode, Level::Atomic);
+        let mut job = job.map_err(|error| errno_of(&error))?;
+        let mut file = None;
+        calls::run_while(&mut job, &mut file, &record.data, |step| step < Step::Rename);
+        let made = match (file, job.progress.failed()) {
+            (Some(file), None) => inode::of(&file).map(|look| (file, look)),
+            _ => Err(job.progress.errno().unwrap_or(Errno::IO)),
+        };
+        let (file, look) = match made {
+            Ok(made) => made,
+            Err(errno) => {
+                calls::clean(&mut job);
+                return Err(errno);
+            }
+        };
+        self.owner = Some((look.uid, look.gid));
+        self.spare = Some(Spare { inode: Inode { file, number: look.inode }, name: job.temp });
+        Ok(())
+    }
+
+    fn drop_spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            // What cannot be removed is found by whoever recovers.
+            let _ = rustix::fs::unlinkat(&self.dir, &spare.name, rustix::fs::AtFlags::empty());
+        }
+    }
+
+    /// Leaves the file as it is, and no spare.
+    pub(super) fn give_up(mut self) {
+        self.drop_spare();
+    }
+}
+
+impl Directory {
+    /// Is it still the container's?
+    pub(super) fn is_at(&self, layout: &Layout, id: &str) -> bool {
+        inode::at(layout.root.directory(), &c_string(id))
+            .is_ok_and(|look| (look.device, look.inode) == self.numbers)
+    }
+}
+
+/// Nobody else has the file open or mapped, and it has no other name.
+fn unseen<'fd>(file: BorrowedFd<'fd>, look: &Look) -> Result<Option<Lease<'fd>>, Errno> {
+    if left_out(Rule::SpareUnseen) {
+        return Ok(None);
+    }
+    if look.links != 1 {
+        return Err(Errno::MLINK);
+    }
+    Lease::take(file).map(Some)
+}
+
+/// Have both files the same security labels, and no other attribute? No other is in a new file; a label is
+/// the policy's, and who changes it changes it where the file is seen.
+fn have_equal_labels(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    match (attributes(one), attributes(other)) {
+        (Ok(one), Ok(other)) => {
+            one == other && one.iter().all(|(name, _)| name.starts_with(b"security."))
+        }
+        _ => false,
+    }
+}
+
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// With more or longer ones than these it is no file as the store makes them.
+fn attributes(file: BorrowedFd<'_>) -> Result<Attributes, Errno> {
+    let mut list = [0; 1024];
+    let len = match rustix::fs::flistxattr(file, &mut list) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        len => len?,
+    };
+    let names = list[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let mut value = [0; 4096];
+        let len = rustix::fs::fgetxattr(file, name, &mut value)?;
+        Ok(value[..len].to_vec())
+    };
+    names.map(|name| Ok((name.to_vec(), value(name)?))).collect()
+}
+
+/// Makes these bytes the contents of a file of so many.
+fn write_over(file: BorrowedFd<'_>, size: u64, data: &[u8]) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < data.len() {
+        match rustix::io::pwrite(file, &data[written..], written as u64) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(more) => written += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    if size > data.len() as u64 {
+        rustix::io::retry_on_intr(|| rustix::fs::ftruncate(file, data.len() as u64))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,486 @@
+//! Files with two inodes: nobody who holds an old version sees it change, whatever somebody else does to the two,
+//! and nothing else is different from files that are made anew.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ringseal::{StateStore, StoreOptions};
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::support::{assert_no_temps, child, in_child, need, require_root, spawn_child, tree};
+use crate::{Place, assert_state, file, lazy, places};
+
+/// A store whose files have two inodes, where they can.
+fn open(root: &Path) -> StateStore {
+    lazy().slots(100).other_name("config.json").open_blocking(root).unwrap()
+}
+
+/// Filesystems where files have two inodes.
+fn with_slots() -> impl Iterator<Item = Result<Place, crate::Skipped>> {
+    places().into_iter().filter(|place| !matches!(place, Ok(Place::Directory(_))))
+}
+
+fn state(root: &Path, id: &str) -> PathBuf {
+    root.join(id).join("state.json")
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::symlink_metadata(path).unwrap().ino()
+}
+
+/// The spare of a container that has one file.
+fn spare(root: &Path, id: &str) -> Option<PathBuf> {
+    let temps = tree::temps(&root.join(id));
+    assert!(temps.len() <= 1, "{temps:?}");
+    temps.first().map(|name| root.join(id).join(name))
+}
+
+/// What a version holds: of every length, larger and smaller than the one before.
+fn version(number: usize) -> Vec<u8> {
+    let lengths = [0, 1, 5000, 100, 70_000, 4096, 3, 12_288];
+    format!("{number:08}").into_bytes().into_iter().cycle().take(lengths[number % 8]).collect()
+}
+
+#[test]
+fn a_file_that_is_saved_again_and_again_has_two_inodes() {
+    for place in with_slots() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        let mut inodes = Vec::new();
+        for number in 0..40 {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            assert_state(&store, "a", version(number));
+            assert_eq!(file(&root, "a").unwrap(), version(number), "{}", place.name());
+            inodes.push(inode(&state(&root, "a")));
+            assert_eq!(spare(&root, "a").is_some(), number > 0, "{number}");
+        }
+        let of_all: HashSet<u64> = inodes.iter().copied().collect();
+        assert_eq!(of_all.len(), 2, "{}: {inodes:?}", place.name());
+        assert!(inodes.windows(2).all(|pair| pair[0] != pair[1]), "{inodes:?}");
+        store.close_blocking().unwrap();
+        assert_no_temps(&root.join("a"));
+    }
+}
+
+#[test]
+fn without_slots_every_version_has_an_inode_of_its_own_and_there_is_no_spare() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = lazy().slots(0).open_blocking(&root).unwrap();
+        for number in 0..10 {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            assert_eq!(spare(&root, "a"), None, "{}", place.name());
+        }
+    }
+}
+
+#[test]
+fn many_in_one_transaction_have_them_too() {
+    for place in with_slots() {
+        let place = need!(place);
+        let root = place.root();
+        let store = lazy().slots(1000).open_blocking(&root).unwrap();
+        let ids: Vec<String> = (0..200).map(|id| format!("c{id}")).collect();
+        for number in 0..10 {
+            let all = ids.iter().enumerate().map(|(id, name)| (name, version(number + id)));
+            let committed = store.save_all_blocking(all).unwrap();
+            assert!(committed.not_visible.is_empty());
+            for (id, name) in ids.iter().enumerate() {
+                assert_eq!(file(&root, name).unwrap(), version(number + id), "{}", place.name());
+                // Without a log in memory, a transaction goes by it all the same.
+                assert_eq!(spare(&root, name).is_some(), number > 0);
+            }
+        }
+    }
+}
+
+/// The kernel's pages of a version, as somebody sees them who has mapped it and closed it.
+struct Mapping(*const u8, usize);
+
+impl Mapping {
+    fn of(file: &File) -> Option<Mapping> {
+        let len = file.metadata().unwrap().len() as usize;
+        if len == 0 {
+            return None;
+        }
+        let (read, shared) = (ProtFlags::READ, MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
+        let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, read, shared, file, 0) };
+        Some(Mapping(at.unwrap().cast(), len))
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        // SAFETY: it is mapped to the end of the process, and the test fails if the file gets shorter: that
+        // would kill it.
+        unsafe { std::slice::from_raw_parts(self.0, self.1) }.to_vec()
+    }
+}
+
+#[test]
+fn whoever_holds_an_old_version_never_sees_it_change() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        let mut held: Vec<(usize, File)> = Vec::new();
+        let mut mapped: Vec<(usize, Mapping)> = Vec::new();
+        let mut linked = Vec::new();
+        for number in 0..60 {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            let path = state(&root, "a");
+            // One in three is held open, one is mapped, one has another name; some nobody holds.
+            match number % 5 {
+                0 => held.push((number, File::open(&path).unwrap())),
+                1 => mapped.extend(Mapping::of(&File::open(&path).unwrap()).map(|of| (number, of))),
+                2 => {
+                    let link = root.join(format!("link-{number}"));
+                    fs::hard_link(&path, &link).unwrap();
+                    linked.push((number, link));
+                }
+                _ => {}
+            }
+            for (number, file) in &mut held {
+                let mut found = Vec::new();
+                file.seek(SeekFrom::Start(0)).unwrap();
+                file.read_to_end(&mut found).unwrap();
+                assert_eq!(found, version(*number), "held on {}", place.name());
+            }
+            for (number, mapping) in &mapped {
+                assert_eq!(mapping.bytes(), version(*number), "mapped on {}", place.name());
+            }
+            for (number, link) in &linked {
+                assert_eq!(fs::read(link).unwrap(), version(*number), "link on {}", place.name());
+            }
+        }
+        assert!(held.len() > 10 && mapped.len() > 8 && linked.len() > 10);
+        // Or the filesystem could not be unmounted.
+        for (_, Mapping(at, len)) in mapped {
+            // SAFETY: nothing of it is used any more.
+            unsafe { rustix::mm::munmap(at.cast_mut().cast(), len) }.unwrap();
+        }
+    }
+}
+
+/// What somebody else can do to the two, or to their directory.
+type Meddling = fn(&Path, &Path);
+
+#[test]
+fn what_somebody_else_does_to_the_two_changes_nothing() {
+    let meddlings: &[(&str, Meddling)] = &[
+        ("file deleted", |file, _| fs::remove_file(file).unwrap()),
+        ("spare deleted", |_, spare| fs::remove_file(spare).unwrap()),
+        ("both deleted", |file, spare| {
+            fs::remove_file(file).unwrap();
+            fs::remove_file(spare).unwrap();
+        }),
+        ("file truncated", |file, _| drop(File::create(file).unwrap())),
+        ("spare truncated", |_, spare| drop(File::create(spare).unwrap())),
+        ("file overwritten", |file, _| fs::write(file, [7; 9000]).unwrap()),
+        ("spare overwritten", |_, spare| fs::write(spare, [7; 9000]).unwrap()),
+        ("file replaced", |file, _| {
+            fs::write(file.with_extension("new"), "other").unwrap();
+            fs::rename(file.with_extension("new"), file).unwrap();
+        }),
+        ("spare replaced", |file, spare| {
+            fs::write(file.with_extension("new"), "other").unwrap();
+            fs::rename(file.with_extension("new"), spare).unwrap();
+        }),
+        ("a link at the file", |file, _| {
+            fs::remove_file(file).unwrap();
+            symlink("/etc/hostname", file).unwrap();
+        }),
+        ("a link at the spare", |_, spare| {
+            fs::remove_file(spare).unwrap();
+            symlink("/etc/hostname", spare).unwrap();
+        }),
+        ("modes", |file, spare| {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o666)).unwrap();
+            fs::set_permissions(spare, fs::Permissions::from_mode(0o4777)).unwrap();
+        }),
+        ("owners", |file, spare| {
+            let is_root = rustix::process::geteuid().is_root();
+            for path in [file, spare].into_iter().filter(|_| is_root) {
+                std::os::unix::fs::chown(path, Some(12_345), Some(54_321)).unwrap();
+            }
+        }),
+        ("attributes", |file, spare| {
+            for path in [file, spare] {
+                // tmpfs has them since Linux 6.6.
+                let flags = rustix::fs::XattrFlags::empty();
+                let _ = rustix::fs::setxattr(path, "user.note", b"mine", flags);
+            }
+        }),
+        ("the two exchanged", |file, spare| {
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            let here = rustix::fs::CWD;
+            rustix::fs::renameat_with(here, file, here, spare, flags).unwrap();
+        }),
+        ("the spare in the file's place", |file, spare| fs::rename(spare, file).unwrap()),
+        ("the file in the spare's place", |file, spare| fs::rename(file, spare).unwrap()),
+    ];
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        for (what, meddle) in meddlings {
+            let what = format!("{what} on {}", place.name());
+            for number in 0..3 {
+                store.save_bytes_blocking("a", version(number)).unwrap();
+            }
+            if let Some(spare) = spare(&root, "a") {
+                meddle(&state(&root, "a"), &spare);
+            }
+            for number in 2..8 {
+                let committed = store.save_bytes_blocking("a", version(number)).unwrap();
+                assert!(committed.not_visible.is_empty(), "{what}");
+                assert_eq!(file(&root, "a").unwrap(), version(number), "{what}");
+                let look = fs::symlink_metadata(state(&root, "a")).unwrap();
+                assert!(look.is_file(), "{what}");
+                assert_eq!(look.mode() & 0o7777, 0o600, "{what}");
+                assert_eq!(look.uid(), rustix::process::geteuid().as_raw(), "{what}");
+                let mut list = [0; 1024];
+                let listed = rustix::fs::listxattr(state(&root, "a"), &mut list).unwrap_or(0);
+                let list = String::from_utf8_lossy(&list[..listed]);
+                assert!(!list.contains("user.note"), "{what}: {list}");
+                spare(&root, "a");
+            }
+        }
+        store.remove_blocking("a").unwrap();
+        assert!(!root.join("a").exists(), "{}", place.name());
+    }
+}
+
+/// Whoever takes one of the two away has it as it was.
+#[test]
+fn what_was_moved_away_is_not_written_to() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        let mut taken = Vec::new();
+        for number in 0..40 {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            let (file, spare) = (state(&root, "a"), spare(&root, "a"));
+            let (what, holds) = match (number % 7, spare) {
+                (2, Some(spare)) => (spare, number - 1),
+                (5, _) => (file, number),
+                _ => continue,
+            };
+            let to = root.join(format!("taken-{number}"));
+            fs::rename(&what, &to).unwrap();
+            let is_as_it_was = fs::read(&to).unwrap();
+            assert!(holds == number - 1 || is_as_it_was == version(holds));
+            taken.push((to, is_as_it_was));
+        }
+        assert!(taken.len() >= 5);
+        for (path, was) in taken {
+            assert_eq!(fs::read(path).unwrap(), was, "{}", place.name());
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_was_moved_away_or_made_again_is_another() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        let save = |number| {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            assert_eq!(file(&root, "a").unwrap(), version(number), "{}", place.name());
+        };
+        (2..6).for_each(save);
+        let moved = root.join("moved");
+        fs::rename(root.join("a"), &moved).unwrap();
+        (6..10).for_each(save);
+        assert_eq!(fs::read(moved.join("state.json")).unwrap(), version(5));
+        fs::remove_dir_all(root.join("a")).unwrap();
+        (10..14).for_each(save);
+        // The first one again: what is in it is not what the store has seen there last.
+        fs::remove_dir_all(root.join("a")).unwrap();
+        fs::rename(&moved, root.join("a")).unwrap();
+        (14..18).for_each(save);
+        assert!(store.not_visible().is_empty());
+    }
+}
+
+#[test]
+fn a_container_with_spares_is_removed_whole() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        for number in 0..4 {
+            let saves = store.transaction().save_bytes("a", version(number));
+            let saves = saves.save_file("a", "config.json", version(number + 1));
+            saves.commit_blocking().unwrap();
+            store.save_bytes_blocking("b", version(number)).unwrap();
+        }
+        assert!(store.remove_blocking("a").unwrap().left.is_empty(), "{}", place.name());
+        assert!(!root.join("a").exists());
+        fs::write(root.join("b/foreign"), "").unwrap();
+        assert_eq!(store.remove_blocking("b").unwrap().left, [root.join("b")]);
+        assert_eq!(tree::names(&root.join("b")).into_iter().collect::<Vec<_>>(), ["foreign"]);
+    }
+}
+
+/// A backup reads every file of the directory all the time, spares too. Nobody is killed, and what it finds at the
+/// file's name is a whole version.
+#[test]
+fn a_backup_that_opens_the_spares_harms_nobody() {
+    in_child("slots::a_backup_that_opens_the_spares_harms_nobody", || {
+        for place in places() {
+            let place = need!(place);
+            let root = place.root();
+            let store = open(&root);
+            for _ in 0..2 {
+                store.save_bytes_blocking("a", vec![b'a'; 40_000]).unwrap();
+            }
+            let is_over = AtomicBool::new(false);
+            let (reads, spares) = std::thread::scope(|scope| {
+                let backups: Vec<_> =
+                    (0..2).map(|_| scope.spawn(|| back_up(&root, &is_over))).collect();
+                for number in 0_u32..3000 {
+                    let letter = b'a' + (number % 26) as u8;
+                    let state = vec![letter; 1 + number as usize * 13 % 40_000];
+                    store.save_bytes_blocking("a", state).unwrap();
+                }
+                is_over.store(true, Ordering::Relaxed);
+                let read = backups.into_iter().map(|backup| backup.join().unwrap());
+                read.fold((0, 0), |(all, some), (reads, spares)| (all + reads, some + spares))
+            });
+            assert!(reads > 100, "{reads} on {}", place.name());
+            println!("{}: {reads} reads, {spares} of spares", place.name());
+        }
+    });
+}
+
+/// Reads all that is in a container's directory, again and again.
+fn back_up(root: &Path, is_over: &AtomicBool) -> (usize, usize) {
+    let (mut reads, mut spares) = (0, 0);
+    while !is_over.load(Ordering::Relaxed) {
+        for name in tree::names(&root.join("a")) {
+            // A spare may be gone by now.
+            let Ok(bytes) = fs::read(root.join("a").join(&name)) else { continue };
+            if name == "state.json" {
+                assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == bytes[0]), "torn");
+                reads += 1;
+            } else {
+                spares += 1;
+            }
+        }
+    }
+    (reads, spares)
+}
+
+/// Descriptors of this process below a directory.
+fn descriptors_below(root: &Path) -> usize {
+    let open = tree::names(Path::new("/proc/self/fd"));
+    let targets =
+        open.iter().filter_map(|fd| fs::read_link(Path::new("/proc/self/fd").join(fd)).ok());
+    targets.filter(|target| target.starts_with(root)).count()
+}
+
+#[test]
+fn slots_are_bounded() {
+    for place in with_slots() {
+        let place = need!(place);
+        let root = place.root();
+        let store = lazy().slots(4).open_blocking(&root).unwrap();
+        for number in 0..100 {
+            for id in 0..20 {
+                store.save_bytes_blocking(&format!("c{id}"), version(number + id)).unwrap();
+                assert_eq!(file(&root, &format!("c{id}")).unwrap(), version(number + id));
+            }
+            let below = descriptors_below(&root);
+            assert!(below <= 6 + 4 * 3, "{below} on {}", place.name());
+            let spares =
+                tree::temps(&root).iter().filter(|path| path.contains("/.ringseal-1-")).count();
+            assert!(spares <= 4 && (number == 0 || spares > 0), "{spares} on {}", place.name());
+        }
+    }
+}
+
+#[test]
+fn they_give_way_where_descriptors_are_few() {
+    in_child("slots::they_give_way_where_descriptors_are_few", || {
+        for place in with_slots() {
+            let place = need!(place);
+            let root = place.root();
+            let store = lazy().slots(100).open_blocking(&root).unwrap();
+            for number in 0..3 {
+                for id in 0..60 {
+                    store.save_bytes_blocking(&format!("c{id}"), version(number)).unwrap();
+                }
+            }
+            let before = getrlimit(Resource::Nofile);
+            let held = tree::names(Path::new("/proc/self/fd")).len();
+            assert!(held > 180, "{held} on {}", place.name());
+            // Those that are open stay; no more can be opened.
+            let limit = Rlimit { current: Some(held as u64), maximum: before.maximum };
+            setrlimit(Resource::Nofile, limit).unwrap();
+            for id in 60..70 {
+                let committed = store.save_bytes_blocking(&format!("c{id}"), "new").unwrap();
+                assert!(committed.not_visible.is_empty());
+            }
+            setrlimit(Resource::Nofile, before).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_a_killed_process_leaves_goes_when_the_store_is_opened() {
+    const ROOT: &str = "RINGSEAL_TEST_ROOT";
+    let name = "slots::what_a_killed_process_leaves_goes_when_the_store_is_opened";
+    child::run_if_child(name, || {
+        let root = PathBuf::from(std::env::var_os(ROOT).unwrap());
+        let store = open(&root);
+        for number in 0.. {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            if number == 9 {
+                println!("saved");
+            }
+        }
+    });
+    for place in with_slots() {
+        let place = need!(place);
+        let root = place.root();
+        let mut child = spawn_child(name, [(ROOT, root.as_os_str())]);
+        assert_eq!(child::lines(&mut child).next().as_deref(), Some("saved"));
+        child::kill(child);
+        assert!(spare(&root, "a").is_some(), "{}", place.name());
+        let store = StoreOptions::new().open_blocking(&root).unwrap();
+        let removed = store.recovery().leftovers.iter().filter(|leftover| leftover.removed);
+        assert!(removed.count() >= 1, "{}", place.name());
+        assert_no_temps(&root.join("a"));
+        let found = file(&root, "a").unwrap();
+        assert!((9..).take(1_000_000).any(|number| version(number) == found));
+    }
+}
+
+/// Whoever does not own a file cannot have a lease on it.
+#[test]
+fn a_file_of_another_user_is_replaced() {
+    need!(require_root());
+    for place in with_slots() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        for number in 0..10 {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+            std::os::unix::fs::chown(state(&root, "a"), Some(12_345), Some(12_345)).unwrap();
+            let inode = inode(&state(&root, "a"));
+            store.save_bytes_blocking("a", version(number + 1)).unwrap();
+            let look = fs::metadata(state(&root, "a")).unwrap();
+            assert_eq!((look.uid(), look.gid()), (0, 0), "{}", place.name());
+            assert_ne!(look.ino(), inode);
+        }
+    }
+}
