@@ -287,9 +287,7 @@ impl Layout {
 
     /// Has a file its room on the disk? One that is not there, or is another by now, needs none.
     pub(crate) fn has_blocks(&self, (path, len): Written<'_>) -> bool {
-        let (id, name) = split(path);
-        let Ok(container) = self.open(id) else { return true };
-        let Ok(look) = inode::at(&container.dir, &c_string(name)) else { return true };
+        let Ok(look) = inode::at(self.root.directory(), &c_string(path)) else { return true };
         look.allocated >= look.size || look.size != len || !look.kind.is_file()
     }
 

@@ -32,11 +32,11 @@ mod tests;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::core::Failure;
-use super::layout::{Layout, c_string, split};
+use super::layout::{Layout, c_string};
 use super::log::format::{DirectoryId, Kind, Record};
 use crate::request::Level;
 use crate::sys::lease::Lease;
@@ -114,16 +114,11 @@ impl Slots {
         path: &str,
         make: bool,
     ) -> Result<DirectoryId, Failure> {
-        let known = self.lock().get(path).map(|slot| slot.directory);
-        if let Some(directory) = known.filter(|_| make) {
-            let look = || inode::at(layout.root.directory(), &c_string(path));
-            let is_file = |kind| matches!(kind, FileType::RegularFile | FileType::Symlink);
-            if directory.is_at(layout, split(path).0) && look().is_ok_and(|look| is_file(look.kind))
-            {
-                return Ok(directory.id);
-            }
+        let known = self.lock().get(path).map(|slot| slot.place);
+        match known.filter(|place| make && place.is_known(layout, path)) {
+            Some(place) => Ok(place.directory),
+            None => layout.locate(path, make),
         }
-        layout.locate(path, make)
     }
 
     /// The file has one inode from now on.

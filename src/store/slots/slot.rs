@@ -20,31 +20,28 @@ use crate::sys::lease::Lease;
 #[derive(Debug)]
 pub(super) struct Slot {
     dir: Arc<OwnedFd>,
-    pub(super) directory: Directory,
+    pub(super) place: Place,
     /// What stands at the file's name.
-    current: Inode,
+    current: OwnedFd,
     spare: Option<Spare>,
     /// User and group of files that are made here.
     owner: Option<(u32, u32)>,
 }
 
-/// Which directory the file is in. While it is open no other gets its numbers.
+/// Where the file is. While a slot's descriptors are open nothing else gets these numbers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Directory {
-    pub(super) id: DirectoryId,
-    numbers: (u64, u64),
-}
-
-/// An inode that is open, so that no other gets its number.
-#[derive(Debug)]
-struct Inode {
-    file: OwnedFd,
-    number: u64,
+pub(super) struct Place {
+    pub(super) directory: DirectoryId,
+    /// Of the filesystem, the directory and the file.
+    device: u64,
+    holder: u64,
+    file: u64,
 }
 
 #[derive(Debug)]
 struct Spare {
-    inode: Inode,
+    file: OwnedFd,
+    number: u64,
     /// Its own, in the same directory: a temporary file's.
     name: CString,
 }
@@ -54,53 +51,43 @@ impl Slot {
     pub(super) fn open(layout: &Layout, record: &Record) -> Option<Slot> {
         let (id, name) = split(&record.path);
         let container = layout.open(id).ok()?;
-        let look = inode::of(&container.dir).ok()?;
-        let directory = Directory { id: container.id, numbers: (look.device, look.inode) };
+        let holder = inode::of(&container.dir).ok()?;
         // Open only once, or the lease is refused; not to hang on a FIFO that somebody has put there.
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&container.dir, name, flags, Mode::empty()).ok()?;
-        let look = inode::of(&file).ok()?;
-        let current = Inode { file, number: look.inode };
+        let current = rustix::fs::openat(&container.dir, name, flags, Mode::empty()).ok()?;
+        let look = inode::of(&current).ok()?;
+        let (device, directory) = (holder.device, container.id);
+        let place = Place { directory, device, holder: holder.inode, file: look.inode };
         let dir = Arc::new(container.dir);
-        let slot = Slot { dir, directory, current, spare: None, owner: None };
+        let slot = Slot { dir, place, current, spare: None, owner: None };
         look.kind.is_file().then_some(slot)
     }
 
     /// Makes a version visible. On an error none is, and the slot is to be given up.
     pub(super) fn publish(&mut self, layout: &Layout, record: &Record) -> Result<(), Errno> {
-        let name = c_string(split(&record.path).1);
-        self.check(layout, record, &name)?;
+        if !self.place.directory.is(&record.directory) || !self.place.is_known(layout, &record.path)
+        {
+            return Err(Errno::STALE);
+        }
         if !self.write_spare(record)? {
             self.make_spare(layout, record)?;
         }
         let spare = self.spare.take().ok_or(Errno::BADF)?;
+        let name = split(&record.path).1;
         let exchanged = rustix::fs::renameat_with(
             &self.dir,
             &spare.name,
             &self.dir,
-            &name,
+            name,
             RenameFlags::EXCHANGE,
         );
         if let Err(errno) = exchanged {
             self.spare = Some(spare);
             return Err(errno);
         }
-        let old = std::mem::replace(&mut self.current, spare.inode);
-        self.spare = Some(Spare { inode: old, name: spare.name });
-        Ok(())
-    }
-
-    /// Is the directory where it was, the one that the record is for, and the file the one that is known?
-    fn check(&self, layout: &Layout, record: &Record, name: &CString) -> Result<(), Errno> {
-        if !self.directory.id.is(&record.directory)
-            || !self.directory.is_at(layout, split(&record.path).0)
-        {
-            return Err(Errno::STALE);
-        }
-        let look = inode::at(&self.dir, name)?;
-        if look.inode != self.current.number || !look.kind.is_file() {
-            return Err(Errno::STALE);
-        }
+        let (file, number) = (std::mem::replace(&mut self.current, spare.file), self.place.file);
+        self.place.file = spare.number;
+        self.spare = Some(Spare { file, number, name: spare.name });
         Ok(())
     }
 
@@ -109,10 +96,10 @@ impl Slot {
     fn write_spare(&self, record: &Record) -> Result<bool, Errno> {
         let Some(spare) = &self.spare else { return Ok(false) };
         let Ok(look) = inode::at(&self.dir, &spare.name) else { return Ok(false) };
-        if look.inode != spare.inode.number || !self.is_as_new(spare, &look, record) {
+        if look.inode != spare.number || !self.is_as_new(spare, &look, record) {
             return Ok(false);
         }
-        let file = spare.inode.file.as_fd();
+        let file = spare.file.as_fd();
         let Ok(_lease) = unseen(file, &look) else { return Ok(false) };
         write_over(file, look.size, &record.data)?;
         Ok(true)
@@ -123,7 +110,7 @@ impl Slot {
         (has_mode || left_out(Rule::SpareMode))
             && look.kind.is_file()
             && self.owner == Some((look.uid, look.gid))
-            && have_equal_labels(spare.inode.file.as_fd(), self.current.file.as_fd())
+            && have_equal_labels(spare.file.as_fd(), self.current.as_fd())
     }
 
     /// Makes a new spare, as every new file is made, with the version in it.
@@ -146,7 +133,7 @@ impl Slot {
             }
         };
         self.owner = Some((look.uid, look.gid));
-        self.spare = Some(Spare { inode: Inode { file, number: look.inode }, name: job.temp });
+        self.spare = Some(Spare { file, number: look.inode, name: job.temp });
         Ok(())
     }
 
@@ -163,11 +150,19 @@ impl Slot {
     }
 }
 
-impl Directory {
-    /// Is it still the container's?
-    pub(super) fn is_at(&self, layout: &Layout, id: &str) -> bool {
-        inode::at(layout.root.directory(), &c_string(id))
-            .is_ok_and(|look| (look.device, look.inode) == self.numbers)
+impl Place {
+    /// Is the file the one that is known, and its directory?
+    pub(super) fn is_known(&self, layout: &Layout, path: &str) -> bool {
+        let is = |path: &str, number| match inode::at(layout.root.directory(), &c_string(path)) {
+            Ok(look) if (look.device, look.inode) == (self.device, number) => Some(look.links),
+            _ => None,
+        };
+        match is(path, self.file) {
+            // It is in one directory only: in this one. Moved to another, it is not where it is exchanged.
+            Some(1) => true,
+            Some(_) => is(split(path).0, self.holder).is_some(),
+            None => false,
+        }
     }
 }
 
