@@ -61,6 +61,8 @@ pub(crate) struct Settled {
     /// The name under which the old version is to stand.
     pub previous: Option<CString>,
     pub promise: Promise,
+    /// Something stood at the target.
+    pub stood: bool,
     /// The number of the filesystem.
     pub device: u64,
     /// Which directory it is, once that was looked at.
@@ -247,15 +249,16 @@ impl Settled {
         let previous = previous.filter(|_| !options.create_new);
         let (mode, attributes) = (Mode::from_raw_mode(mode), Attributes::default());
         let (promise, write_syncs) = (Promise::Durable, false);
-        let (device, directory) = (0, None);
+        let (device, directory, stood) = (0, None, false);
         let mut settled =
-            Settled { mode, attributes, previous, promise, device, directory, write_syncs };
+            Settled { mode, attributes, previous, promise, stood, device, directory, write_syncs };
         let check = |errno: Errno| (Step::Check, errno.into());
         let standing = match inode::at(&place.dir, &place.name) {
             Ok(look) => Some(look),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(check(errno)),
         };
+        settled.stood = standing.is_some();
         if let Some(standing) = &standing {
             refuse_what_is_no_file(standing.kind).map_err(|cause| (Step::Check, cause))?;
             if options.create_new {

@@ -75,6 +75,8 @@ pub(crate) enum Rule {
     WholeTransactions,
     /// 12: what could not be published is remembered, and tried again.
     TryingAgain,
+    /// 3: after a sync that failed, no slot of before is used.
+    SlotsGivenUp,
     /// Slots: a spare is written only while nobody else can see it.
     SpareUnseen,
     /// Slots: a spare's mode is the one that was asked for.
@@ -85,7 +87,7 @@ pub(crate) enum Rule {
 
 /// What each is called by whoever asks for it.
 #[cfg(any(test, ringseal_left_out))]
-const NAMES: [(&str, Rule); 30] = [
+const NAMES: [(&str, Rule); 31] = [
     ("file-sync", Rule::FileSync),
     ("directory-sync", Rule::DirectorySync),
     ("previous-sync", Rule::PreviousSync),
@@ -113,6 +115,7 @@ const NAMES: [(&str, Rule); 30] = [
     ("mark-beside-log", Rule::MarkBesideLog),
     ("whole-transactions", Rule::WholeTransactions),
     ("trying-again", Rule::TryingAgain),
+    ("slots-given-up", Rule::SlotsGivenUp),
     ("spare-unseen", Rule::SpareUnseen),
     ("spare-mode", Rule::SpareMode),
     ("lease-signal", Rule::LeaseSignal),

@@ -36,9 +36,8 @@ pub(crate) trait Files {
     /// Makes changes visible, each whole, without syncing them, and answers for each. No two are of one path.
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>>;
 
-    /// The same, after a sync that failed, or before the first: every file is made anew, and what was published
-    /// before is never written to again.
-    fn publish_anew(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>>;
+    /// A sync has failed: no file that was published before is written to again.
+    fn begin_anew(&mut self);
 
     /// Keeps a record whose change cannot be published, durably, for whoever looks after it.
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno>;
@@ -390,6 +389,9 @@ impl<M: Medium, F: Files> Core<M, F> {
                 // What the kernel could not write it may count as written now: a second sync of these
                 // files says nothing. Each is made anew.
                 if !left_out(Rule::FreshFiles) {
+                    if !left_out(Rule::SlotsGivenUp) {
+                        self.files.begin_anew();
+                    }
                     self.publish_again(errno);
                     self.place()?;
                 }
@@ -447,7 +449,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     fn place(&mut self) -> Result<(), Errno> {
         let open = self.hidden.values().filter(|hidden| !hidden.is_kept);
         let open: Vec<Record> = open.map(|hidden| hidden.record.clone()).collect();
-        let published = self.files.publish_anew(&open.iter().collect::<Vec<_>>());
+        let published = self.files.publish(&open.iter().collect::<Vec<_>>());
         for (record, published) in open.iter().zip(published) {
             match published {
                 Ok(()) => drop(self.hidden.remove(&record.path)),

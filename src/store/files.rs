@@ -143,44 +143,10 @@ impl Files for Tree {
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
         let (layout, slots) = (Arc::clone(&self.layout), Arc::clone(&self.slots));
         let level = self.barrier.level();
-        self.publish_by(records, move |record| match level {
+        let publish = move |record: &Record| match level {
             Level::Atomic => slots.publish(&layout, record),
             Level::Durable => layout.publish(record, level),
-        })
-    }
-
-    fn publish_anew(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
-        if !records.is_empty() {
-            self.slots.clear();
-        }
-        let (layout, level) = (Arc::clone(&self.layout), self.barrier.level());
-        self.publish_by(records, move |record| layout.publish(record, level))
-    }
-
-    fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
-        unplaced::keep(self.own.as_fd(), record)
-    }
-
-    fn aside(&mut self) -> Result<Vec<Record>, Errno> {
-        unplaced::all(self.own.as_fd(), true)
-    }
-
-    fn take_back(&mut self, path: &str) -> Result<(), Errno> {
-        unplaced::take_back(self.own.as_fd(), path)
-    }
-
-    fn sync(&mut self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
-        self.barrier.sync(written)
-    }
-}
-
-impl Tree {
-    /// Publishes records, several at once, and removes the directories of containers that are removed.
-    fn publish_by(
-        &mut self,
-        records: &[&Record],
-        publish: impl Fn(&Record) -> Result<(), Errno> + Send + Sync + 'static,
-    ) -> Vec<Result<(), Errno>> {
+        };
         let answers = match records {
             [record] => vec![publish(record)],
             records => {
@@ -213,6 +179,28 @@ impl Tree {
         answers
     }
 
+    fn begin_anew(&mut self) {
+        self.slots.clear();
+    }
+
+    fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
+        unplaced::keep(self.own.as_fd(), record)
+    }
+
+    fn aside(&mut self) -> Result<Vec<Record>, Errno> {
+        unplaced::all(self.own.as_fd(), true)
+    }
+
+    fn take_back(&mut self, path: &str) -> Result<(), Errno> {
+        unplaced::take_back(self.own.as_fd(), path)
+    }
+
+    fn sync(&mut self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
+        self.barrier.sync(written)
+    }
+}
+
+impl Tree {
     /// Does the same for every item, on several threads; answers in their order. `lost`: what is answered for
     /// one that a thread has lost.
     fn together<T, A>(

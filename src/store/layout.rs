@@ -16,6 +16,7 @@ use super::core::{Failure, Written, container};
 use super::id;
 use super::log::files::is_private;
 use super::log::format::{DirectoryId, Kind, Record};
+use crate::engine::calls;
 use crate::error::{Cause, Error, Result};
 use crate::filesystem;
 use crate::inode;
@@ -23,6 +24,7 @@ use crate::job::Job;
 use crate::left_out::{Rule, left_out};
 use crate::place::Place;
 use crate::plan::{Outcome, Step};
+use crate::receipt::Carrier;
 use crate::request::{Level, Options};
 use crate::root::Root;
 use crate::sys::handle::Handle;
@@ -64,6 +66,15 @@ pub(crate) struct Layout {
 pub(crate) struct Container {
     pub dir: OwnedFd,
     pub id: DirectoryId,
+}
+
+/// A file that was replaced.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub dir: Arc<OwnedFd>,
+    pub directory: DirectoryId,
+    /// The new file, if there was an old one.
+    pub file: Option<OwnedFd>,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -158,34 +169,52 @@ impl Layout {
 
     /// Makes a record's change visible, in the very directory that it was made for.
     pub(crate) fn publish(&self, record: &Record, level: Level) -> Result<(), Errno> {
-        let (id, name) = split(&record.path);
-        let container = match self.open(id) {
-            Ok(container) if container.id.is(&record.directory) => container,
-            Ok(container) if left_out(Rule::DirectoryIdentity) => container,
-            // What was in it went with it.
-            Ok(_) | Err(Errno::NOENT) if record.kind == Kind::Remove => return Ok(()),
-            Ok(_) => return Err(Errno::STALE),
-            Err(errno) => return Err(errno),
-        };
-        if record.kind == Kind::Remove {
-            match rustix::fs::unlinkat(&container.dir, name, AtFlags::empty()) {
-                // A directory that somebody has made there stays, with the one that it is in.
-                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
-                Err(errno) => return Err(errno),
-            }
-            return match level {
-                Level::Durable => rustix::fs::fsync(&container.dir),
-                Level::Atomic => Ok(()),
-            };
+        match record.kind {
+            Kind::Remove => self.unlink(record, level),
+            Kind::Replace | Kind::Forget => self.replace(record, level).map(drop),
         }
-        let dir = Arc::new(container.dir);
-        let saved = self.job(dir, &record.path, record.mode, level).map(|mut job| {
-            // The log has it: there is no hurry to write it out.
-            job.exchanges = self.writes_out_renamed && level == Level::Atomic;
-            job
-        });
-        let saved = saved.and_then(|job| crate::engine::calls::carry(job, &record.data));
-        saved.map(drop).map_err(|error| errno_of(&error))
+    }
+
+    fn unlink(&self, record: &Record, level: Level) -> Result<(), Errno> {
+        let container = match self.open_same(record) {
+            // What was in it went with it.
+            Err(Errno::NOENT | Errno::STALE) => return Ok(()),
+            container => container?,
+        };
+        let name = split(&record.path).1;
+        match rustix::fs::unlinkat(&container.dir, name, AtFlags::empty()) {
+            // A directory that somebody has made there stays, with the one that it is in.
+            Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
+            Err(errno) => return Err(errno),
+        }
+        match level {
+            Level::Durable => rustix::fs::fsync(&container.dir),
+            Level::Atomic => Ok(()),
+        }
+    }
+
+    /// Replaces a file by a new one.
+    pub(crate) fn replace(&self, record: &Record, level: Level) -> Result<Replaced, Errno> {
+        let Container { dir, id } = self.open_same(record)?;
+        let dir = Arc::new(dir);
+        let job = self.job(Arc::clone(&dir), &record.path, record.mode, level);
+        let mut job = job.map_err(|error| errno_of(&error))?;
+        // The log has it: there is no hurry to write it out.
+        job.exchanges = self.writes_out_renamed && level == Level::Atomic;
+        let (mut file, stood) = (None, job.settled.stood);
+        calls::run_while(&mut job, &mut file, &record.data, |_| true);
+        let saved = calls::finish(job, Carrier::Caller, record.data.len());
+        saved.map_err(|error| errno_of(&error))?;
+        Ok(Replaced { dir, directory: id, file: file.filter(|_| stood) })
+    }
+
+    /// The directory that a record was made for; `STALE` if another has its name.
+    fn open_same(&self, record: &Record) -> Result<Container, Errno> {
+        let container = self.open(container(&record.path))?;
+        match container.id.is(&record.directory) || left_out(Rule::DirectoryIdentity) {
+            true => Ok(container),
+            false => Err(Errno::STALE),
+        }
     }
 
     /// A save beside the log.

@@ -58,11 +58,12 @@ fn a_file_that_is_saved_again_and_again_has_two_inodes() {
             assert_state(&store, "a", version(number));
             assert_eq!(file(&root, "a").unwrap(), version(number), "{}", place.name());
             inodes.push(inode(&state(&root, "a")));
-            assert_eq!(spare(&root, "a").is_some(), number > 0, "{number}");
+            // The first file that replaces another is kept open, the second is exchanged with it.
+            assert_eq!(spare(&root, "a").is_some(), number > 1, "{number}");
         }
-        let of_all: HashSet<u64> = inodes.iter().copied().collect();
+        let of_all: HashSet<u64> = inodes[1..].iter().copied().collect();
         assert_eq!(of_all.len(), 2, "{}: {inodes:?}", place.name());
-        assert!(inodes.windows(2).all(|pair| pair[0] != pair[1]), "{inodes:?}");
+        assert!(inodes[1..].windows(2).all(|pair| pair[0] != pair[1]), "{inodes:?}");
         store.close_blocking().unwrap();
         assert_no_temps(&root.join("a"));
     }
@@ -95,7 +96,7 @@ fn many_in_one_transaction_have_them_too() {
             for (id, name) in ids.iter().enumerate() {
                 assert_eq!(file(&root, name).unwrap(), version(number + id), "{}", place.name());
                 // Without a log in memory, a transaction goes by it all the same.
-                assert_eq!(spare(&root, name).is_some(), number > 0);
+                assert_eq!(spare(&root, name).is_some(), number > 1);
             }
         }
     }
@@ -403,7 +404,7 @@ fn slots_are_bounded() {
             assert!(below <= 6 + 4 * 3, "{below} on {}", place.name());
             let spares =
                 tree::temps(&root).iter().filter(|path| path.contains("/.ringseal-1-")).count();
-            assert!(spares <= 4 && (number == 0 || spares > 0), "{spares} on {}", place.name());
+            assert!(spares <= 4 && (number < 2 || spares > 0), "{spares} on {}", place.name());
         }
     }
 }
@@ -415,7 +416,7 @@ fn they_give_way_where_descriptors_are_few() {
             let place = need!(place);
             let root = place.root();
             let store = lazy().slots(100).open_blocking(&root).unwrap();
-            for number in 0..3 {
+            for number in 0..4 {
                 for id in 0..60 {
                     store.save_bytes_blocking(&format!("c{id}"), version(number)).unwrap();
                 }

@@ -26,7 +26,7 @@ pub(crate) fn replay(
     let all: Vec<&Record> = again.iter().chain(&from_log).copied().collect();
     let mut hidden = BTreeMap::new();
     let mut placed = Vec::new();
-    for (index, (record, published)) in all.iter().zip(files.publish_anew(&all)).enumerate() {
+    for (index, (record, published)) in all.iter().zip(files.publish(&all)).enumerate() {
         match published {
             Ok(()) => placed.push(record),
             Err(errno) => {

@@ -4,15 +4,15 @@
 //!
 //! ```text
 //!   publish ──▶ is all as it was? ──▶ may the spare be written? ──▶ write ──▶ exchange
-//!                 │ no                  │ no: a new one is made
+//!                 │ no, or no slot      │ no, or none: a new one is made
 //!                 ▼                     └─ lease: nobody has it open or mapped, and who opens it waits
-//!               the slot is given up, and the file replaced as everywhere else
+//!               the file is replaced, as everywhere else; the new one, kept open, is a slot
 //! ```
 //!
 //! | who owns what, when | |
 //! | --- | --- |
 //! | the table | every slot that nobody uses. Who publishes takes his out, and puts it back |
-//! | a slot | descriptors of the directory and of both inodes: while they are open no other inode gets their numbers, so equal numbers are the same inode |
+//! | a slot | descriptors of the directory and of both inodes: while they are open no other inode gets their numbers, so equal numbers are the same inode. It made both inodes: no file of somebody else's is written to, and none that was there before a sync failed |
 //! | the spare's bytes | whoever has the lease: from its taking to its end nobody else sees them. Before, nobody had it open; after, it is the next version |
 //!
 //! The lease is given up before the exchange, so that no reader of the file ever meets one. What was a version
@@ -62,49 +62,52 @@ impl Slots {
 
     /// Makes a record's change visible, unsynced.
     pub(crate) fn publish(&self, layout: &Layout, record: &Record) -> Result<(), Errno> {
-        if record.kind == Kind::Replace && self.exchange(layout, record) {
-            return Ok(());
+        if record.kind == Kind::Remove {
+            self.give_up(&record.path);
+            return layout.publish(record, Level::Atomic);
         }
-        self.give_up(&record.path);
-        match layout.publish(record, Level::Atomic) {
+        let mut table = self.lock();
+        let slot = table.take(&record.path);
+        let is_admitted = slot.is_some() || table.admits();
+        drop(table);
+        if let Some(mut slot) = slot {
+            if slot.publish(layout, record).is_ok() {
+                self.put(record, slot);
+                return Ok(());
+            }
+            slot.give_up();
+        }
+        let replaced = match layout.replace(record, Level::Atomic) {
             // They may be what it lacks.
             Err(Errno::MFILE | Errno::NFILE) if self.clear() => {
-                layout.publish(record, Level::Atomic)
+                layout.replace(record, Level::Atomic)
             }
-            published => published,
+            replaced => replaced,
+        };
+        if let Some(slot) = Slot::of(replaced?).filter(|_| is_admitted) {
+            self.put(record, slot);
+        }
+        Ok(())
+    }
+
+    fn put(&self, record: &Record, slot: Slot) {
+        let out = self.lock().put(&record.path, slot);
+        if let Some(out) = out {
+            out.give_up();
         }
     }
 
-    /// The same for a record that was not located, if it can be made visible through a slot.
+    /// Publishes a record that was not located, if a file stands there. Who is told that nothing was published
+    /// does it himself, and learns why.
     pub(crate) fn replace(&self, layout: &Layout, record: &Record) -> bool {
-        // Of what is not there, or not a file, there is no slot.
         let look = inode::at(layout.root.directory(), &c_string(&record.path));
         let directory = match look {
             Ok(look) if look.kind.is_file() => self.locate(layout, &record.path, true),
             _ => return false,
         };
-        directory
-            .is_ok_and(|directory| self.exchange(layout, &Record { directory, ..record.clone() }))
-    }
-
-    /// Publishes through a slot, if that can be.
-    fn exchange(&self, layout: &Layout, record: &Record) -> bool {
-        let mut table = self.lock();
-        let slot = match table.take(&record.path) {
-            None if !table.admits() => return false,
-            slot => slot,
-        };
-        drop(table);
-        let Some(mut slot) = slot.or_else(|| Slot::open(layout, record)) else { return false };
-        let is_published = slot.publish(layout, record).is_ok();
-        let given_up = match is_published {
-            true => self.lock().put(&record.path, slot),
-            false => Some(slot),
-        };
-        if let Some(slot) = given_up {
-            slot.give_up();
-        }
-        is_published
+        directory.is_ok_and(|directory| {
+            self.publish(layout, &Record { directory, ..record.clone() }).is_ok()
+        })
     }
 
     /// [`Layout::locate`], by what is known.

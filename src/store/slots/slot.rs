@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::engine::calls;
@@ -12,11 +12,11 @@ use crate::inode::{self, Look};
 use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
 use crate::request::Level;
-use crate::store::layout::{Layout, c_string, errno_of, split};
+use crate::store::layout::{Layout, Replaced, c_string, errno_of, split};
 use crate::store::log::format::{DirectoryId, Record};
 use crate::sys::lease::Lease;
 
-/// A file, and the inode that its next version is written to.
+/// A file, and the inode that its next version is written to. Both were made by this process.
 #[derive(Debug)]
 pub(super) struct Slot {
     dir: Arc<OwnedFd>,
@@ -25,7 +25,7 @@ pub(super) struct Slot {
     current: OwnedFd,
     spare: Option<Spare>,
     /// User and group of files that are made here.
-    owner: Option<(u32, u32)>,
+    owner: (u32, u32),
 }
 
 /// Where the file is. While a slot's descriptors are open nothing else gets these numbers.
@@ -47,20 +47,14 @@ struct Spare {
 }
 
 impl Slot {
-    /// Of a file that is there. `None`: none is, or it is no file.
-    pub(super) fn open(layout: &Layout, record: &Record) -> Option<Slot> {
-        let (id, name) = split(&record.path);
-        let container = layout.open(id).ok()?;
-        let holder = inode::of(&container.dir).ok()?;
-        // Open only once, or the lease is refused; not to hang on a FIFO that somebody has put there.
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let current = rustix::fs::openat(&container.dir, name, flags, Mode::empty()).ok()?;
-        let look = inode::of(&current).ok()?;
-        let (device, directory) = (holder.device, container.id);
-        let place = Place { directory, device, holder: holder.inode, file: look.inode };
-        let dir = Arc::new(container.dir);
-        let slot = Slot { dir, place, current, spare: None, owner: None };
-        look.kind.is_file().then_some(slot)
+    /// Of a file that was replaced just now.
+    pub(super) fn of(replaced: Replaced) -> Option<Slot> {
+        let Replaced { dir, directory, file: current } = replaced;
+        let current = current?;
+        let (holder, file) = (inode::of(&*dir).ok()?, inode::of(&current).ok()?);
+        let (device, holder) = (holder.device, holder.inode);
+        let place = Place { directory, device, holder, file: file.inode };
+        Some(Slot { dir, place, current, spare: None, owner: (file.uid, file.gid) })
     }
 
     /// Makes a version visible. On an error none is, and the slot is to be given up.
@@ -109,7 +103,7 @@ impl Slot {
         let has_mode = look.mode.as_raw_mode() == record.mode && !look.is_special;
         (has_mode || left_out(Rule::SpareMode))
             && look.kind.is_file()
-            && self.owner == Some((look.uid, look.gid))
+            && self.owner == (look.uid, look.gid)
             && have_equal_labels(spare.file.as_fd(), self.current.as_fd())
     }
 
@@ -132,7 +126,7 @@ impl Slot {
                 return Err(errno);
             }
         };
-        self.owner = Some((look.uid, look.gid));
+        self.owner = (look.uid, look.gid);
         self.spare = Some(Spare { file, number: look.inode, name: job.temp });
         Ok(())
     }
@@ -140,7 +134,7 @@ impl Slot {
     fn drop_spare(&mut self) {
         if let Some(spare) = self.spare.take() {
             // What cannot be removed is found by whoever recovers.
-            let _ = rustix::fs::unlinkat(&self.dir, &spare.name, rustix::fs::AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.dir, &spare.name, AtFlags::empty());
         }
     }
 

@@ -160,6 +160,8 @@ fn open<'a>(
     disk: &'a mut Disk,
     mut world: &'a mut World,
 ) -> Result<Opened<'a>, Errno> {
+    // Another process knows no file of before.
+    world.doubtful = false;
     let hidden = replay::replay(scan, &mut world)?;
     Ok(Core::new(Log::begin(disk, scan)?, world, hidden))
 }

@@ -75,6 +75,7 @@ fn every_rule_is_missed() {
         Rule::MarkBesideLog,
         Rule::WholeTransactions,
         Rule::TryingAgain,
+        Rule::SlotsGivenUp,
     ];
     for rule in rules {
         let mut counts = Counts::default();

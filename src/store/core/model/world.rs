@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) immutable: Option<String>,
     /// Containers whose directory somebody has removed while they were published.
     pub(super) meddled: Vec<String>,
+    /// A sync has failed, and files that were published before may still be written to.
+    pub(super) doubtful: bool,
     /// Faults are over: a recovery has to succeed some day.
     pub(super) is_kind: bool,
 }
@@ -111,6 +113,7 @@ impl World {
             rng,
             immutable: None,
             meddled: Vec::new(),
+            doubtful: false,
             is_kind: false,
         }
     }
@@ -130,12 +133,13 @@ impl World {
         inode
     }
 
-    /// A file that was made anew has no pages whose sync has failed.
-    fn set(&mut self, inode: Inode, content: Option<Content>, anew: bool) {
+    fn set(&mut self, inode: Inode, content: Option<Content>) {
+        let doubtful = self.doubtful;
         let file = self.file(inode);
         file.perhaps.push(Some(Content::Garbage));
         file.set(content);
-        file.failed &= !anew;
+        // It is another file, or one of before that failure, whose sync says nothing.
+        file.failed &= doubtful;
     }
 
     /// Somebody else removes a container's directory, and may make it again.
@@ -209,6 +213,7 @@ impl World {
             }
         }
         if fails {
+            self.doubtful = true;
             return Err(Errno::IO);
         }
         for (id, mark) in &syncing.directories {
@@ -249,11 +254,39 @@ impl Files for &mut World {
     }
 
     fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
-        self.publish_to(records, false)
+        if !self.is_kind && self.rng.u8(0..20) == 0 {
+            if let Some(record) = records.first() {
+                self.remake(&record.path);
+                self.meddled.push(record.path.clone());
+            }
+        }
+        let publish = |record: &&Record| {
+            let inode = self.directory(&record.path).cached;
+            let is_same = inode == Some(record.directory.inode);
+            let Some(inode) = inode.filter(|_| is_same || left_out(Rule::DirectoryIdentity)) else {
+                return if record.kind == Kind::Remove { Ok(()) } else { Err(Errno::STALE) };
+            };
+            if self.immutable.as_ref() == Some(&record.path) {
+                return Err(Errno::PERM);
+            }
+            match record.kind {
+                Kind::Replace => {
+                    let content = Content::Version(version_of(record), record.directory.inode);
+                    self.set(inode, Some(content));
+                }
+                Kind::Remove => {
+                    self.set(inode, None);
+                    self.directory(&record.path).set(None);
+                }
+                Kind::Forget => panic!("a mark is no change"),
+            }
+            Ok(())
+        };
+        records.iter().map(publish).collect()
     }
 
-    fn publish_anew(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
-        self.publish_to(records, true)
+    fn begin_anew(&mut self) {
+        self.doubtful = false;
     }
 
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
@@ -277,39 +310,5 @@ impl Files for &mut World {
     fn sync(&mut self, _: &[Written<'_>]) -> Result<Vec<String>, Errno> {
         let syncing = self.begin_sync();
         self.end_sync(&syncing).map(|()| Vec::new())
-    }
-}
-
-impl World {
-    fn publish_to(&mut self, records: &[&Record], anew: bool) -> Vec<Result<(), Errno>> {
-        if !self.is_kind && self.rng.u8(0..20) == 0 {
-            if let Some(record) = records.first() {
-                self.remake(&record.path);
-                self.meddled.push(record.path.clone());
-            }
-        }
-        let publish = |record: &&Record| {
-            let inode = self.directory(&record.path).cached;
-            let is_same = inode == Some(record.directory.inode);
-            let Some(inode) = inode.filter(|_| is_same || left_out(Rule::DirectoryIdentity)) else {
-                return if record.kind == Kind::Remove { Ok(()) } else { Err(Errno::STALE) };
-            };
-            if self.immutable.as_ref() == Some(&record.path) {
-                return Err(Errno::PERM);
-            }
-            match record.kind {
-                Kind::Replace => {
-                    let content = Content::Version(version_of(record), record.directory.inode);
-                    self.set(inode, Some(content), anew);
-                }
-                Kind::Remove => {
-                    self.set(inode, None, true);
-                    self.directory(&record.path).set(None);
-                }
-                Kind::Forget => panic!("a mark is no change"),
-            }
-            Ok(())
-        };
-        records.iter().map(publish).collect()
     }
 }
