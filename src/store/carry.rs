@@ -71,7 +71,7 @@ impl Committer {
             };
             blocks <= max
         };
-        let most = if by_log { batch.len() } else { beside_max() };
+        let most = if by_log || batch.len() == 1 { batch.len() } else { beside_max() };
         batch.iter().take(most).take_while(fits).count().max(1)
     }
 }

@@ -100,12 +100,16 @@ impl Slots {
     /// Publishes a record that was not located, if a file stands there. Who is told that nothing was published
     /// does it himself, and learns why.
     pub(crate) fn replace(&self, layout: &Layout, record: &Record) -> bool {
-        let look = inode::at(layout.root.directory(), &c_string(&record.path));
-        let directory = match look {
-            Ok(look) if look.kind.is_file() => self.locate(layout, &record.path, true),
-            _ => return false,
+        let known = self.lock().get(&record.path).map(|slot| slot.place.directory);
+        let stands = || {
+            let look = inode::at(layout.root.directory(), &c_string(&record.path));
+            look.is_ok_and(|look| look.kind.is_file())
         };
-        directory.is_ok_and(|directory| {
+        let directory = match known {
+            None if stands() => layout.locate(&record.path, true).ok(),
+            known => known,
+        };
+        directory.is_some_and(|directory| {
             self.publish(layout, &Record { directory, ..record.clone() }).is_ok()
         })
     }

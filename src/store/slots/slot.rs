@@ -104,7 +104,7 @@ impl Slot {
         (has_mode || left_out(Rule::SpareMode))
             && look.kind.is_file()
             && self.owner == (look.uid, look.gid)
-            && have_equal_labels(spare.file.as_fd(), self.current.as_fd())
+            && is_labelled_as(spare.file.as_fd(), self.current.as_fd())
     }
 
     /// Makes a new spare, as every new file is made, with the version in it.
@@ -171,21 +171,19 @@ fn unseen<'fd>(file: BorrowedFd<'fd>, look: &Look) -> Result<Option<Lease<'fd>>,
     Lease::take(file).map(Some)
 }
 
-/// Have both files the same security labels, and no other attribute? No other is in a new file; a label is
-/// the policy's, and who changes it changes it where the file is seen.
-fn have_equal_labels(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    match (attributes(one), attributes(other)) {
-        (Ok(one), Ok(other)) => {
-            one == other && one.iter().all(|(name, _)| name.starts_with(b"security."))
-        }
+/// Has a spare no attribute that a new file would not have? Of those a new file has security labels only, as the
+/// policy says; who changes them changes them where the file is seen.
+fn is_labelled_as(spare: BorrowedFd<'_>, file: BorrowedFd<'_>) -> bool {
+    let is_label = |(name, _): &(Vec<u8>, Vec<u8>)| name.starts_with(b"security.");
+    match attributes(spare) {
+        Ok(none) if none.is_empty() => true,
+        Ok(labels) if labels.iter().all(is_label) => attributes(file).is_ok_and(|of| of == labels),
         _ => false,
     }
 }
 
-type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
-
 /// With more or longer ones than these it is no file as the store makes them.
-fn attributes(file: BorrowedFd<'_>) -> Result<Attributes, Errno> {
+fn attributes(file: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
     let mut list = [0; 1024];
     let len = match rustix::fs::flistxattr(file, &mut list) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
