@@ -124,6 +124,8 @@ fn scan(path: &Path, removal: Removal) -> Result<Vec<Leftover>, Errno> {
 pub(crate) enum Removal {
     Nothing,
     OfTheDead,
+    /// In a directory of a store whose lock this process has: also the spares of the store before.
+    OfTheStoreBefore,
 }
 
 /// Who looks at a leftover, and from where.
@@ -157,7 +159,13 @@ impl Observer {
         for entry in Dir::read_from(dir)? {
             let entry = entry?;
             let name = entry.file_name();
-            let Some(parsed) = Name::parse(name.to_bytes()) else { continue };
+            let is_spare = removal == Removal::OfTheStoreBefore
+                && name.to_bytes().starts_with(temp::SPARE.as_bytes());
+            let owner = match Name::parse(name.to_bytes()) {
+                Some(parsed) => self.judge(&parsed.owner),
+                None if is_spare => OwnerState::Dead,
+                None => continue,
+            };
             // A writer makes files, and links to what stood at a target: files or symbolic links.
             let kind = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
                 .map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -168,8 +176,7 @@ impl Observer {
                 // It cannot be looked at, so it cannot be removed either; it is told all the same.
                 Err(_) => {}
             }
-            let owner = self.judge(&parsed.owner);
-            let removed = removal == Removal::OfTheDead
+            let removed = removal != Removal::Nothing
                 && owner.is_dead()
                 && rustix::fs::unlinkat(dir, name, AtFlags::empty()).is_ok();
             let path = path.join(OsString::from_vec(name.to_bytes().to_vec()));

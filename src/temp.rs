@@ -25,6 +25,15 @@ use crate::sys::fork;
 /// How every name begins: what it is, and the version of its form.
 pub(crate) const PREFIX: &str = ".ringseal-1-";
 
+/// How the name of a store's spare begins; the name of its file follows. A root has one store, so it tells no
+/// owner.
+pub(crate) const SPARE: &str = ".ringseal-spare-";
+
+/// The spare's name of a store's file.
+pub(crate) fn spare_of(name: &str) -> CString {
+    CString::new(format!("{SPARE}{name}")).unwrap_or_default()
+}
+
 /// The process that a temporary file belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {

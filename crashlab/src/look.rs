@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -122,7 +123,8 @@ fn differing(store: &StateStore, found: &Contents) -> Result<Vec<String>> {
     Ok(broken)
 }
 
-/// The files below a directory, and below a store's root the directories. `temps`: temporary files may be there.
+/// The files below a directory, and below a store's root the directories. `temps`: temporary files and spares may
+/// be there.
 fn files(directory: &Path, temps: bool) -> Result<Contents> {
     let mut found = Contents::new();
     for holder in directories(directory)? {
@@ -135,8 +137,10 @@ fn files(directory: &Path, temps: bool) -> Result<Contents> {
             found.insert(format!("{below}/"), Found::Directory);
         }
         for entry in fs::read_dir(&holder)? {
-            let path = entry?.path();
-            let is_temp = of_temps.iter().any(|temp| temp.path == path);
+            let entry = entry?;
+            let path = entry.path();
+            let is_spare = entry.file_name().as_bytes().starts_with(b".ringseal-spare-");
+            let is_temp = of_temps.iter().any(|temp| temp.path == path) || (temps && is_spare);
             if path.is_dir() || is_temp || path.ends_with(FILLER) {
                 continue;
             }

@@ -28,6 +28,7 @@ use crate::receipt::Carrier;
 use crate::request::{Level, Options};
 use crate::root::Root;
 use crate::sys::handle::Handle;
+use crate::temp;
 
 /// The store's own directory.
 pub(crate) const OWN: &str = ".ringseal";
@@ -187,6 +188,8 @@ impl Layout {
             Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
             Err(errno) => return Err(errno),
         }
+        // What a store before this one has left; or the directory could not go.
+        let _ = rustix::fs::unlinkat(&container.dir, temp::spare_of(name), AtFlags::empty());
         match level {
             Level::Durable => rustix::fs::fsync(&container.dir),
             Level::Atomic => Ok(()),

@@ -131,7 +131,6 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let proof = proof(&layout, following, nature.write_syncs);
     let mut finding = Finding { layout: &layout, own: &own, options: &options, proof, files };
     let (log, hidden, mut recovery) = finding.recover()?;
-    recovery.leftovers = leftovers(&layout, &own);
     if following != Following::Shared && matches!(recovery.log, LogUse::Everything) {
         recovery.log = LogUse::Transactions(filesystem::name(own.as_fd()).unwrap_or("unknown"));
     }
@@ -218,6 +217,8 @@ impl Finding<'_> {
         let mut recovery = Recovery::default();
         let exists = log_files::exists(self.own.as_fd()).map_err(|why| self.unusable(why))?;
         let scan = if exists { self.scan(&mut recovery)? } else { None };
+        // Before that: a container that is removed has to be empty.
+        recovery.leftovers = leftovers(self.layout, self.own);
         let nothing = Scan::of_new([0; 16], 0);
         let to_replay = scan.as_ref().unwrap_or(&nothing);
         let hidden = core::replay::replay(to_replay, &mut self.files)
@@ -329,7 +330,7 @@ fn leftovers(layout: &Layout, own: &OwnedFd) -> Vec<Leftover> {
     let mut found = Vec::new();
     let Ok(observer) = Observer::here(own.as_fd()) else { return found };
     let mut look = |dir: &OwnedFd, path: &Path| {
-        found.extend(observer.scan(dir, path, Removal::OfTheDead).unwrap_or_default());
+        found.extend(observer.scan(dir, path, Removal::OfTheStoreBefore).unwrap_or_default());
     };
     look(own, &layout.shown(OWN));
     for id in layout.ids().unwrap_or_default() {

@@ -153,7 +153,8 @@ impl StoreOptions {
         let Names { mode, directory_mode, .. } = self.names;
         let mut names: Vec<&str> = self.names.all().collect();
         let is_name = |name: &&str| name.len() <= NAME_MAX && check_name(OsStr::new(name)).is_ok();
-        if !names.iter().all(is_name) {
+        let is_own = |name: &&str| name.starts_with(".ringseal");
+        if !names.iter().all(is_name) || names.iter().any(is_own) {
             return Err(OpenError::Options("a name is none that a file of a store can have"));
         }
         let count = names.len();

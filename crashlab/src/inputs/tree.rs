@@ -19,7 +19,7 @@ pub(super) enum Thing {
     Other,
 }
 
-/// Everything below a directory, by its path.
+/// Everything below a directory, by its path; but for a store's spares, which come and go.
 pub(super) type Tree = BTreeMap<Vec<u8>, Thing>;
 
 pub(super) fn read(dir: &Path) -> anyhow::Result<Tree> {
@@ -31,6 +31,9 @@ pub(super) fn read(dir: &Path) -> anyhow::Result<Tree> {
 fn read_into(tree: &mut Tree, dir: &Path, prefix: &[u8]) -> anyhow::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
+        if entry.file_name().as_bytes().starts_with(b".ringseal-spare-") {
+            continue;
+        }
         let mut path = prefix.to_vec();
         path.extend_from_slice(entry.file_name().as_bytes());
         let thing = look(&entry.path())?;

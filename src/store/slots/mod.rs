@@ -1,5 +1,5 @@
 //! Publishing without making an inode: a file that is saved again and again has two, the one that stands at
-//! its name and a *spare* beside it, under a temporary file's name. A version is written to the spare, then
+//! its name and a *spare* beside it. A version is written to the spare, then
 //! the two change places (renameat2(2), `RENAME_EXCHANGE`, Linux 3.15).
 //!
 //! ```text

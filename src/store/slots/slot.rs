@@ -15,6 +15,7 @@ use crate::request::Level;
 use crate::store::layout::{Layout, Replaced, c_string, errno_of, split};
 use crate::store::log::format::{DirectoryId, Record};
 use crate::sys::lease::Lease;
+use crate::temp;
 
 /// A file, and the inode that its next version is written to. Both were made by this process.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(super) struct Place {
 struct Spare {
     file: OwnedFd,
     number: u64,
-    /// Its own, in the same directory: a temporary file's.
+    /// In the same directory: [`temp::spare_of`] the file, or a temporary file's if that is taken.
     name: CString,
 }
 
@@ -113,6 +114,7 @@ impl Slot {
         let dir = Arc::clone(&self.dir);
         let job = layout.job(dir, &record.path, record.mode, Level::Atomic);
         let mut job = job.map_err(|error| errno_of(&error))?;
+        job.temp = temp::spare_of(split(&record.path).1);
         let mut file = None;
         calls::run_while(&mut job, &mut file, &record.data, |step| step < Step::Rename);
         let made = match (file, job.progress.failed()) {
@@ -174,7 +176,7 @@ fn unseen<'fd>(file: BorrowedFd<'fd>, look: &Look) -> Result<Option<Lease<'fd>>,
 /// Has a spare no attribute that a new file would not have? Of those a new file has security labels only, as the
 /// policy says; who changes them changes them where the file is seen.
 fn is_labelled_as(spare: BorrowedFd<'_>, file: BorrowedFd<'_>) -> bool {
-    let is_label = |(name, _): &(Vec<u8>, Vec<u8>)| name.starts_with(b"security.");
+    let is_label = |(name, _): &Attribute| name.starts_with(b"security.");
     match attributes(spare) {
         Ok(none) if none.is_empty() => true,
         Ok(labels) if labels.iter().all(is_label) => attributes(file).is_ok_and(|of| of == labels),
@@ -182,8 +184,11 @@ fn is_labelled_as(spare: BorrowedFd<'_>, file: BorrowedFd<'_>) -> bool {
     }
 }
 
+/// A name and a value.
+type Attribute = (Vec<u8>, Vec<u8>);
+
 /// With more or longer ones than these it is no file as the store makes them.
-fn attributes(file: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn attributes(file: BorrowedFd<'_>) -> Result<Vec<Attribute>, Errno> {
     let mut list = [0; 1024];
     let len = match rustix::fs::flistxattr(file, &mut list) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
