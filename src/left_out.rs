@@ -77,6 +77,10 @@ pub(crate) enum Rule {
     TryingAgain,
     /// 3: after a sync that failed, no slot of before is used.
     SlotsGivenUp,
+    /// 2: what is answered and not visible yet is not counted as spread.
+    UnpublishedUnspread,
+    /// 10: what is saved beside the log makes what is not visible yet void.
+    UnpublishedForgotten,
     /// Slots: a spare is written only while nobody else can see it.
     SpareUnseen,
     /// Slots: a spare's mode is the one that was asked for.
@@ -87,7 +91,7 @@ pub(crate) enum Rule {
 
 /// What each is called by whoever asks for it.
 #[cfg(any(test, ringseal_left_out))]
-const NAMES: [(&str, Rule); 31] = [
+const NAMES: [(&str, Rule); 33] = [
     ("file-sync", Rule::FileSync),
     ("directory-sync", Rule::DirectorySync),
     ("previous-sync", Rule::PreviousSync),
@@ -116,6 +120,8 @@ const NAMES: [(&str, Rule); 31] = [
     ("whole-transactions", Rule::WholeTransactions),
     ("trying-again", Rule::TryingAgain),
     ("slots-given-up", Rule::SlotsGivenUp),
+    ("unpublished-unspread", Rule::UnpublishedUnspread),
+    ("unpublished-forgotten", Rule::UnpublishedForgotten),
     ("spare-unseen", Rule::SpareUnseen),
     ("spare-mode", Rule::SpareMode),
     ("lease-signal", Rule::LeaseSignal),

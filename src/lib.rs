@@ -95,8 +95,8 @@ pub use root::Root;
 pub use store::Unreadable;
 pub use store::{
     Commit, Committed, Freshness, LogChange, LogEntry, LogKind, LogReport, LogUse, NotVisible,
-    OpenError, Opening, Recovery, Route, StateReader, StateStore, StoreOptions, Transaction,
-    inspect_log,
+    OpenError, Opening, Publish, Recovery, Route, StateReader, StateStore, StoreOptions,
+    Transaction, inspect_log,
 };
 pub use writer::{Save, SaveAll, Writer, WriterBuilder};
 

@@ -69,6 +69,11 @@ const RING: By = By {
 const STORE: By =
     By { name: "store", loads: &[(Shape::Store, Door::Store), (Shape::Lives, Door::Store)] };
 
+const BEHIND: By = By {
+    name: "store, behind",
+    loads: &[(Shape::Store, Door::StoreBehind), (Shape::Lives, Door::StoreBehind)],
+};
+
 /// What is left out, and where it is looked for.
 #[derive(Debug, Clone, Copy)]
 struct Planted {
@@ -111,6 +116,8 @@ const PLANTED: &[Planted] = &[
     rule("own-block", "ext4", Search::Cuts, &[STORE]),
     rule("removal-in-log", "ext4", Search::Cuts, &[STORE]),
     rule("whole-transactions", "ext4", Search::Cuts, &[STORE]),
+    rule("unpublished-unspread", "ext4", Search::Cuts, &[BEHIND]),
+    rule("unpublished-forgotten", "ext4", Search::Cuts, &[BEHIND]),
     foreign("ignored flushes", "ext4", Search::IgnoredFlushes),
     foreign("ext4 nobarrier", "ext4-nobarrier", Search::Cuts),
     foreign("ext4 fast_commit", "ext4-fast-commit", Search::Cuts),

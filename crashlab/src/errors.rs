@@ -38,6 +38,7 @@ fn loads(seed: u64) -> Vec<Load> {
         (Shape::Many, Door::RingByFile),
         (Shape::Crowd, Door::Ring),
         (Shape::Store, Door::Store),
+        (Shape::Store, Door::StoreBehind),
         (Shape::Lives, Door::Store),
     ];
     all.map(|(shape, door)| Load::new(shape, door, seed)).to_vec()

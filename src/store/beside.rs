@@ -64,7 +64,7 @@ impl Committer {
                 }
             }
         }
-        self.show_hidden(open.hidden());
+        self.show_hidden(&open);
         drop(open);
         self.answer_beside(batch, answers);
     }

@@ -24,6 +24,7 @@ impl Committer {
         while let Some(batch) = self.queue.take(|first, next| self.joins(first, next)) {
             // A panic of somebody's waker must not leave the others waiting; what it drops is lost.
             let _ = catch_unwind(AssertUnwindSafe(|| self.carry_batch(batch)));
+            self.publish_behind();
             if mine.is_some_and(Answer::is_there) {
                 if self.queue.leave() {
                     self.carry_by_thread();

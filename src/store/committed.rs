@@ -7,6 +7,20 @@ use rustix::io::Errno;
 use super::layout::Layout;
 use crate::receipt::Durability;
 
+/// When a save that goes through the log is answered.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Publish {
+    /// When it is durable and every process sees it.
+    #[default]
+    BeforeAnswer,
+    /// When it is durable. This store's `load` gives it at once; who reads the file sees it some time later, when all
+    /// that was saved before is visible too: as long as it takes to publish 4096 files, which is under a second where
+    /// the filesystem answers. A version that is overtaken meanwhile is never published. A removal, and all that is
+    /// in one transaction with it, is visible before the answer.
+    Behind,
+}
+
 /// Which way a save goes.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

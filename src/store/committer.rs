@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
+use super::behind::Behind;
 use super::core::{self, Core, Hidden, NotCommitted, Published, Refused, Room, container};
 use super::files::{Barrier, Following, Tree};
 use super::layout::Layout;
@@ -19,7 +20,7 @@ use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
 use super::slots::Slots;
 use super::spreader::Spreader;
-use super::{Committed, NotVisible};
+use super::{Committed, NotVisible, Publish};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
@@ -44,6 +45,8 @@ pub(crate) struct Committer {
     pub queue: Queue,
     pub spreader: Spreader,
     pub following: Following,
+    /// Saves that are answered and not visible yet: where there is a log, and they may be.
+    pub behind: Option<Behind>,
     /// Can the filesystem prove that it is alive? Where it cannot, answers say so.
     pub provable: bool,
     /// What is durable and not visible, for whoever reads.
@@ -61,8 +64,6 @@ pub(crate) struct Size {
     pub max: u64,
     pub proof: Proof,
 }
-
-type Answers = Vec<Result<Published, NotCommitted>>;
 
 impl Committer {
     /// Are the files in memory?
@@ -105,7 +106,11 @@ impl Committer {
         let transactions = batch.iter().map(records).collect();
         // What was left before is nobody's here.
         core.files().take_left();
-        let mut answers: Answers = core.commit(transactions);
+        let publish = match &self.behind {
+            Some(behind) => behind.make_room(&mut core),
+            None => Publish::BeforeAnswer,
+        };
+        let mut answers = core.commit(transactions, publish);
         let left = core.files().take_left();
         if self.following != Following::Shared {
             // What is visible is all that it can be.
@@ -129,7 +134,7 @@ impl Committer {
                 self.remove_aside(&mut core, pending, answer);
             }
         }
-        self.show_hidden(core.hidden());
+        self.show_hidden(&core);
         drop(core);
 
         let is_made = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
@@ -176,7 +181,7 @@ impl Committer {
         blocks: usize,
     ) -> Result<MutexGuard<'a, Core<Segments, Tree>>, Refusal> {
         loop {
-            let mut open = lock(core);
+            let mut open = self.enter(core);
             let before = open.segment();
             let room = open.room_for(blocks);
             // The other segment is now to be spread, so that it is free when this one is full.
@@ -313,11 +318,14 @@ impl Committer {
         }
     }
 
-    pub(super) fn show_hidden(&self, hidden: &BTreeMap<String, Hidden>) {
+    /// Whoever loads knows what is hidden.
+    pub(super) fn show_hidden(&self, core: &Core<Segments, Tree>) {
         let mut shown = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-        if !(shown.is_empty() && hidden.is_empty()) {
-            shown.clone_from(hidden);
+        if !(shown.is_empty() && core.hidden().is_empty()) {
+            shown.clone_from(core.hidden());
         }
+        drop(shown);
+        core.unpublished().forget_hidden();
     }
 }
 

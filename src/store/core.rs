@@ -5,20 +5,24 @@
 mod hidden;
 #[cfg(test)]
 mod model;
+mod publish;
 mod refused;
 pub(crate) mod replay;
+mod unpublished;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::log::format::{DirectoryId, Kind, Record, blocks_for};
+use super::log::format::{DirectoryId, Kind, Record};
 use super::log::{AppendError, Log, Medium};
 use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
+use crate::store::Publish;
 pub(crate) use hidden::Hidden;
 pub(crate) use refused::{NotCommitted, Refused, Room};
+pub(crate) use unpublished::Unpublished;
 
 /// The files of a store.
 pub(crate) trait Files {
@@ -69,6 +73,8 @@ pub(crate) struct Core<M, F> {
     files: F,
     /// The last record of each path that the log holds and the files may not have durably.
     unspread: BTreeMap<String, Unspread>,
+    /// Those of them that are answered and not visible yet.
+    unpublished: Unpublished,
     /// Changes that are durable and not visible.
     hidden: BTreeMap<String, Hidden>,
     /// Paths of which a version is set aside. One that is not the newest is taken back before the log
@@ -100,13 +106,19 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// A store whose log is empty.
     pub(crate) fn new(log: Log<M>, files: F, hidden: BTreeMap<String, Hidden>) -> Core<M, F> {
         let (unspread, durable) = (BTreeMap::new(), HashMap::new());
+        let unpublished = Unpublished::default();
         let aside = hidden.keys().cloned().collect();
-        Core { log, files, unspread, hidden, aside, durable, refuses: None }
+        Core { log, files, unspread, unpublished, hidden, aside, durable, refuses: None }
     }
 
     /// Goes on in another log. The files must have everything that this one holds, durably.
     pub(crate) fn renew(&mut self, log: Log<M>) {
         self.log = log;
+    }
+
+    /// The last group of the log.
+    pub(crate) fn last(&self) -> u64 {
+        self.log.last()
     }
 
     /// Which of the log's two segments it goes on in.
@@ -154,13 +166,14 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     /// Commits transactions, each all of it or nothing; there must be room. What it answers for each is
-    /// durable and, unless it says otherwise of a change, visible. A record that has no directory yet gets it
+    /// durable and, unless it says otherwise of a change, visible; or it is to be published behind the answer. A record that has no directory yet gets it
     /// here.
     ///
     /// Of changes of one path only the last is made; the others count as made before it.
     pub(crate) fn commit(
         &mut self,
         transactions: Vec<Vec<Record>>,
+        publish: Publish,
     ) -> Vec<Result<Published, NotCommitted>> {
         if let Err(refused) = self.check() {
             return transactions.iter().map(|_| Err(refused.into())).collect();
@@ -191,53 +204,18 @@ impl<M: Medium, F: Files> Core<M, F> {
             }
         };
         let mut answers = BTreeMap::new();
-        let vanished = self.publish(records, seq, &mut answers);
-        if !vanished.is_empty() {
-            self.save_again(vanished, &mut answers);
+        let removes = records.iter().any(|record| record.kind == Kind::Remove);
+        match publish {
+            // Who saves behind a removal is to find the directory gone.
+            Publish::Behind if !removes => self.publish_later(records, seq),
+            _ => {
+                let records = records.into_iter().map(|record| (record, seq)).collect();
+                self.publish_now(records, &mut answers);
+            }
         }
         let answer = |record: &Record| answers.get(&record.path).copied().unwrap_or(Ok(()));
         let answer = |records: Vec<Record>| records.iter().map(answer).collect();
         located.into_iter().map(|located| Ok(answer(located?))).collect()
-    }
-
-    /// Makes what the log has visible. What it gives back was saved to a directory that is not there any more.
-    fn publish(
-        &mut self,
-        records: Vec<Record>,
-        seq: u64,
-        answers: &mut BTreeMap<String, Result<(), Errno>>,
-    ) -> Vec<Record> {
-        // Only now: a file can reach the disk before its record, and would replace the old version.
-        let published = self.files.publish(&records.iter().collect::<Vec<_>>());
-        let mut vanished = Vec::new();
-        for (record, published) in records.into_iter().zip(published) {
-            self.note_published(&record, published);
-            let path = record.path.clone();
-            answers.insert(path.clone(), published);
-            if record.kind == Kind::Replace && matches!(published, Err(Errno::NOENT | Errno::STALE))
-            {
-                vanished.push(Record { directory: DirectoryId::default(), ..record.clone() });
-            }
-            self.unspread.insert(path, Unspread { record, seq });
-        }
-        vanished
-    }
-
-    /// Somebody else has removed a directory, or made it again, while it was saved to: it is saved to the one
-    /// that is there now, once.
-    fn save_again(
-        &mut self,
-        records: Vec<Record>,
-        answers: &mut BTreeMap<String, Result<(), Errno>>,
-    ) {
-        let located = self.locate(records.into_iter().map(|record| vec![record]).collect());
-        let records: Vec<Record> = located.into_iter().flatten().flatten().collect();
-        if records.is_empty() || !self.log.has_room(blocks_for(&records)) {
-            return;
-        }
-        if let Ok(seq) = self.append(&records) {
-            self.publish(records, seq, answers);
-        }
     }
 
     /// Finds the directories of records, or makes them, and sees to it that they are on the disk: the log's
@@ -307,6 +285,9 @@ impl<M: Medium, F: Files> Core<M, F> {
         for path in &held {
             self.unspread.remove(*path);
             self.hidden.remove(*path);
+            if !left_out(Rule::UnpublishedForgotten) {
+                self.unpublished.remove(path);
+            }
         }
         for path in held {
             if self.aside.contains(path) {
@@ -339,19 +320,6 @@ impl<M: Medium, F: Files> Core<M, F> {
         })
     }
 
-    fn note_published(&mut self, record: &Record, published: Result<(), Errno>) {
-        if record.kind == Kind::Remove {
-            self.durable.remove(container(&record.path));
-        }
-        match published {
-            Ok(()) => drop(self.hidden.remove(&record.path)),
-            Err(_) if left_out(Rule::TryingAgain) => {}
-            Err(errno) => {
-                self.hidden.insert(record.path.clone(), Hidden::open(record, errno));
-            }
-        }
-    }
-
     /// Begins to bring it about that the files have durably all that the log has. `None`: they have.
     pub(crate) fn begin_spread(&mut self) -> Result<Option<Spreading>, Errno> {
         if let Some(errno) = self.refuses {
@@ -365,7 +333,7 @@ impl<M: Medium, F: Files> Core<M, F> {
             self.log.spread_to(self.log.last());
             self.note_spread()?;
         }
-        Ok(Some(Spreading { upto: self.log.last(), log: self.log.id() }))
+        Ok(Some(Spreading { upto: self.visible_to(), log: self.log.id() }))
     }
 
     /// Takes the answer of the sync that followed. If it failed, it is all done again, from what the log
@@ -437,38 +405,6 @@ impl<M: Medium, F: Files> Core<M, F> {
         let Some(spreading) = self.begin_spread()? else { return Ok(()) };
         let synced = self.files.sync(&[]);
         self.end_spread(spreading, synced)
-    }
-
-    fn publish_again(&mut self, errno: Errno) {
-        for (path, Unspread { record, .. }) in &self.unspread {
-            self.hidden.insert(path.clone(), Hidden::open(record, errno));
-        }
-    }
-
-    /// Publishes what could not be published, or sets it aside: no target may keep the log from going on.
-    fn place(&mut self) -> Result<(), Errno> {
-        let open = self.hidden.values().filter(|hidden| !hidden.is_kept);
-        let open: Vec<Record> = open.map(|hidden| hidden.record.clone()).collect();
-        let published = self.files.publish(&open.iter().collect::<Vec<_>>());
-        for (record, published) in open.iter().zip(published) {
-            match published {
-                Ok(()) => drop(self.hidden.remove(&record.path)),
-                Err(errno) => {
-                    self.files.set_aside(record)?;
-                    self.aside.insert(record.path.clone());
-                    self.hidden.insert(record.path.clone(), Hidden::kept(record, errno));
-                }
-            }
-        }
-        // What is older than what the log has.
-        let is_stale =
-            |path: &&String| !self.hidden.get(*path).is_some_and(|hidden| hidden.is_kept);
-        let stale: Vec<String> = self.aside.iter().filter(is_stale).cloned().collect();
-        for path in stale {
-            self.files.take_back(&path)?;
-            self.aside.remove(&path);
-        }
-        Ok(())
     }
 
     /// Changes that are durable and not visible.

@@ -63,9 +63,10 @@ impl Committer {
     /// on meanwhile.
     fn spread(&self) -> Result<(), Errno> {
         let Some(core) = &self.core else { return Ok(()) };
+        self.publish_until_now();
         let mut open = lock(core);
         let begun = open.begin_spread();
-        self.show_hidden(open.hidden());
+        self.show_hidden(&open);
         let Some(spreading) = begun? else { return open.note_spread() };
         let written = open.written_by(&spreading);
         drop(open);
@@ -74,7 +75,7 @@ impl Committer {
         let synced = self.barrier.sync(&written);
         let mut open = lock(core);
         let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
-        self.show_hidden(open.hidden());
+        self.show_hidden(&open);
         ended
     }
 }

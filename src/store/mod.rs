@@ -15,7 +15,7 @@
 //! | `options.rs`, `open.rs`, `recovery.rs` | how a store is opened; what is recovered then, or why it cannot be |
 //! | `transaction.rs`, `committed.rs`, `load.rs` | changes that are made together, and their answer; reading |
 //! | `queue.rs`, `carry.rs` | who waits; what is carried out together |
-//! | `committer.rs`, `beside.rs` | transactions by the log; what goes beside it |
+//! | `committer.rs`, `behind.rs`, `beside.rs` | transactions by the log; what is published behind the answer; what goes beside the log |
 //! | `spreader.rs`, `follow.rs` | when the files follow the log; the thread that sees to it |
 //! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
 //! | `log/` | the log: its bytes, its reader, its two files |
@@ -24,6 +24,7 @@
 //! | `reader.rs`, `verify.rs`, `inspect.rs` | reading without the lock; what does not parse; what a log holds |
 //! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
+mod behind;
 mod beside;
 mod carry;
 mod committed;
@@ -55,7 +56,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-pub use committed::{Committed, NotVisible, Route};
+pub use committed::{Committed, NotVisible, Publish, Route};
 pub use inspect::{LogChange, LogEntry, LogKind, LogReport, inspect_log};
 pub use open::Opening;
 pub use options::StoreOptions;

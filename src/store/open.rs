@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use rustix::fs::Mode;
 
 use super::StateReader;
+use super::behind::Behind;
 use super::committer::{Committer, Size, make_log};
 use super::core::{self, Core, Hidden};
 use super::files::{Barrier, Following, Tree};
@@ -26,7 +27,7 @@ use super::queue::Queue;
 use super::recovery::{LogUse, OpenError, Recovery, io};
 use super::slots::{self, Slots};
 use super::spreader::Spreader;
-use super::{Handle, IN_FLIGHT, NotVisible, StateStore, THREADS_MAX};
+use super::{Handle, IN_FLIGHT, NotVisible, Publish, StateStore, THREADS_MAX};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::Error;
@@ -139,7 +140,11 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let segment = log.as_ref().map_or(0, |(_, segment)| *segment);
     let size = Size { segment: Mutex::new(segment), max: options.segment_max.max(segment), proof };
     let shown = hidden.clone();
-    let core = log.map(|(log, _)| Mutex::new(Core::new(log, files, hidden)));
+    let core = log.map(|(log, _)| Core::new(log, files, hidden));
+    let may_be_behind = options.publish == Publish::Behind && following == Following::Shared;
+    let behind = core.as_ref().filter(|_| may_be_behind);
+    let behind = behind.map(|core| Behind::new(core.unpublished().clone()));
+    let core = core.map(Mutex::new);
     let limits = Arc::new(Limits::new(IN_FLIGHT.0, IN_FLIGHT.1));
     let committer = Arc::new(Committer {
         layout,
@@ -154,6 +159,7 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
         queue: Queue::default(),
         spreader: Spreader::new(options.spread_after),
         following,
+        behind,
         provable,
         hidden: Mutex::new(shown),
         durable: Mutex::default(),

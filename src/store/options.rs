@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use super::Route;
 use super::layout::Names;
 use super::log::format::BYTES_MAX;
 use super::recovery::OpenError;
+use super::{Publish, Route};
 use crate::place::check_name;
 
 /// How a [`StateStore`](super::StateStore) is opened. The names and modes are part of what a root is: give the same every time.
@@ -32,6 +32,7 @@ pub struct StoreOptions {
     pub(crate) segment: u64,
     pub(crate) segment_max: u64,
     pub(crate) route: Route,
+    pub(crate) publish: Publish,
     pub(crate) slots: Option<usize>,
     pub(crate) salvage: bool,
 }
@@ -57,6 +58,7 @@ impl Default for StoreOptions {
             segment: 4 << 20,
             segment_max: 64 << 20,
             route: Route::Logged,
+            publish: Publish::BeforeAnswer,
             slots: None,
             salvage: false,
         }
@@ -128,6 +130,12 @@ impl StoreOptions {
     /// Which way single saves go.
     pub fn route(mut self, route: Route) -> StoreOptions {
         self.route = route;
+        self
+    }
+
+    /// When a save is answered.
+    pub fn publish(mut self, publish: Publish) -> StoreOptions {
+        self.publish = publish;
         self
     }
 

@@ -1,6 +1,7 @@
 //! The state store, through the public API, on real filesystems.
 
 mod attacks;
+mod behind;
 mod ending;
 mod faults;
 mod fuzz;

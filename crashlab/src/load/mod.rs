@@ -58,8 +58,9 @@ pub(crate) enum Door {
     /// The same, where `syncfs` is denied: a barrier for each file.
     ThreadsByFile,
     RingByFile,
-    /// A store has one door.
+    /// A store that answers what is visible, and one that answers before.
     Store,
+    StoreBehind,
 }
 
 impl Shape {
@@ -77,7 +78,7 @@ impl Shape {
             Shape::Many | Shape::Crowd => {
                 &[Door::Threads, Door::Ring, Door::ThreadsByFile, Door::RingByFile]
             }
-            Shape::Store | Shape::Lives => &[Door::Store],
+            Shape::Store | Shape::Lives => &[Door::Store, Door::StoreBehind],
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringseal::{
-    Carrier, Committed, Durability, Engine, Error, Level, Options, Outcome, Receipt, Request, Root,
-    Route, StateStore, StoreOptions, Target, Writer,
+    Carrier, Committed, Durability, Engine, Error, Level, Options, Outcome, Publish, Receipt,
+    Request, Root, Route, StateStore, StoreOptions, Target, Writer,
 };
 
 use super::content::STORE_MODE;
@@ -112,7 +112,7 @@ impl Doer {
         let engine = match load.door {
             Door::Threads | Door::ThreadsByFile => Some(Engine::Threads),
             Door::Ring | Door::RingByFile => Some(Engine::Uring),
-            Door::Plain | Door::Store => None,
+            Door::Plain | Door::Store | Door::StoreBehind => None,
         };
         // Where there is no ring, by whatever there is; `cuts` tells that. Without any writer nothing is asked for,
         // and that is told too.
@@ -126,7 +126,7 @@ impl Doer {
             by_ring: AtomicU64::new(0),
             store: Mutex::new(Instance { store: None, number: 0 }),
         };
-        if load.door == Door::Store {
+        if load.shape.is_store() {
             doer.open_store();
         }
         Ok(doer)
@@ -277,7 +277,12 @@ impl Doer {
     fn open_store(&self) {
         let mut instance = self.store.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         instance.number += 1;
-        instance.store = store_options().open_blocking(self.directory.join(ROOT)).ok();
+        let publish = match self.door {
+            Door::StoreBehind => Publish::Behind,
+            _ => Publish::BeforeAnswer,
+        };
+        let options = store_options().publish(publish);
+        instance.store = options.open_blocking(self.directory.join(ROOT)).ok();
     }
 
     fn close_store(&self) {

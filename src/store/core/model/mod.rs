@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::{Core, NotCommitted, Refused, Room, Spreading, mark, replay};
 use crate::left_out::{Rule, left_out, without};
+use crate::store::Publish;
 use crate::store::log::Log;
 use crate::store::log::format::{DirectoryId, Kind, Record, blocks_for};
 use crate::store::log::scan::{Damage, Scan, scan};
@@ -208,13 +209,17 @@ impl History {
         let mut spreading: Option<(Spreading, Syncing)> = None;
         for _ in 0..self.rng.u32(1..self.longest) {
             core.files.immutable = self.some_path();
-            let goes_on = match self.rng.u8(0..16) {
+            let goes_on = match self.rng.u8(0..18) {
                 0..3 => self.spread(core, &mut spreading),
                 3 => {
                     self.remake(core);
                     true
                 }
                 4 => self.save_beside(core, &mut spreading),
+                5 | 6 => {
+                    core.publish_some(self.rng.usize(1..3));
+                    true
+                }
                 _ => self.save(core, &mut spreading),
             };
             self.removed.extend(std::mem::take(&mut core.files.meddled));
@@ -265,6 +270,8 @@ impl History {
                 Ok(Room::Here) => return Some(true),
                 Ok(Room::Never { .. }) => return Some(false),
                 Ok(Room::AfterSpreading) => {
+                    // As who spreads does.
+                    while core.publish_some(1) {}
                     if !self.spread(core, under_way) {
                         return None;
                     }
@@ -289,7 +296,9 @@ impl History {
         }
         let (changes, transactions): (Vec<Changes>, Vec<Vec<Record>>) = batch.into_iter().unzip();
         let mut unknown = Changes::new();
-        for (changes, answer) in changes.into_iter().zip(core.commit(transactions)) {
+        let publish =
+            *self.rng.choice(&[Publish::BeforeAnswer, Publish::Behind]).unwrap_or(&Publish::Behind);
+        for (changes, answer) in changes.into_iter().zip(core.commit(transactions, publish)) {
             match answer {
                 Ok(_) => self.promise(changes),
                 Err(NotCommitted::Refused(Refused::Unknown(_))) => unknown.extend(changes),

@@ -76,6 +76,8 @@ fn every_rule_is_missed() {
         Rule::WholeTransactions,
         Rule::TryingAgain,
         Rule::SlotsGivenUp,
+        Rule::UnpublishedUnspread,
+        Rule::UnpublishedForgotten,
     ];
     for rule in rules {
         let mut counts = Counts::default();
