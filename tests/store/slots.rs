@@ -466,6 +466,33 @@ fn what_a_killed_process_leaves_goes_when_the_store_is_opened() {
     }
 }
 
+/// A spare that a power cut has left in the directory does not keep it, when the removal of its container is replayed.
+#[test]
+fn a_container_that_was_removed_before_a_power_cut_is_gone_with_its_spare() {
+    for disk in crate::disks() {
+        let disk = need!(disk);
+        let root = disk.path().join("root");
+        let store = open(&root);
+        if !crate::shares_its_log(&store) {
+            continue;
+        }
+        for number in 0..4 {
+            store.save_bytes_blocking("a", version(number)).unwrap();
+        }
+        assert!(spare(&root, "a").is_some());
+        rustix::fs::syncfs(File::open(&root).unwrap()).unwrap();
+        store.remove_blocking("a").unwrap();
+        need!(disk.shutdown());
+        drop(store);
+        while StateStore::open_blocking(&root).is_ok() {}
+        disk.remount();
+        assert!(spare(&root, "a").is_some(), "the power cut came too late");
+        let store = open(&root);
+        assert!(!root.join("a").exists(), "{}", disk.name());
+        store.close_blocking().unwrap();
+    }
+}
+
 /// Whoever does not own a file cannot have a lease on it.
 #[test]
 fn a_file_of_another_user_is_replaced() {
