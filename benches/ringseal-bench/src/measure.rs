@@ -25,7 +25,6 @@ pub(crate) fn measure(
     cell: &Cell,
     device: Option<&Device>,
 ) -> Result<Sample> {
-    writer.before(cell)?;
     cell.settle()?;
     let counters = |device: &Device| device.counters().context("the device's counters");
     let device_before = device.map(counters).transpose()?;

@@ -42,6 +42,9 @@ pub(crate) fn print(report: &Report) {
             let bytes = rows.first().map_or(0, |row| row.payload_bytes);
             println!("\n{files} files, {bytes} bytes together, medians of {rounds} rounds");
             println!("{}", table(&rows));
+            for (row, note) in rows.iter().filter_map(|row| Some((row, row.note.as_ref()?))) {
+                println!("{}/{}: {note}", row.writer, row.engine);
+            }
         }
     }
     for skipped in &report.skipped {

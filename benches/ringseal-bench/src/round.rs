@@ -69,11 +69,14 @@ pub(crate) fn measure_all(
 
 /// A measurement that counts only if every file was replaced, and nothing left behind.
 fn checked(writer: &mut dyn Writer, cell: &Cell, device: Option<&Device>) -> Result<Sample> {
+    writer.before(cell)?;
     let targets = Arc::clone(writer.targets(cell));
     let before = inodes(&targets)?;
     let sample = measure(writer, cell, device);
+    let is_over = if sample.is_ok() && writer.replaces() { writer.after() } else { Ok(()) };
     cell.check(&targets)?;
     let sample = sample?;
+    is_over?;
     let kept = before.iter().zip(inodes(&targets)?).filter(|(before, after)| **before == *after);
     let kept = kept.count();
     ensure!(kept == 0 || !writer.replaces(), "{kept} files were not replaced");
@@ -95,7 +98,8 @@ impl<'a> Contender<'a> {
 
     /// The figures of a row, if anything was measured; what they are of is for the caller to say.
     pub(crate) fn figures(&self, files: usize) -> Option<Row> {
-        let per_file = |value: f64| value / files as f64;
+        let saves = files * self.writer.saves();
+        let per_file = |value: f64| value / saves as f64;
         let of = |value: fn(&Sample) -> f64| median(self.samples.iter().map(value));
         let times: Vec<f64> =
             self.samples.iter().map(|sample| per_file(sample.time.as_secs_f64() * 1e6)).collect();

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use redb::Database;
-use ringseal::{StateStore, StoreOptions, Writer};
+use ringseal::{Publish, StateStore, StoreOptions, Writer};
 use rusqlite::Connection;
 
 use crate::writers::databases::{INSERT, TABLE, open_sqlite};
@@ -25,17 +25,19 @@ pub(super) enum Kind {
     RingsealWriter,
     RingsealStore,
     RingsealStoreNoSlots,
+    RingsealStoreBehind,
     Redb,
     RedbBatched,
     Sqlite,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 7] = [
+    pub(super) const ALL: [Kind; 8] = [
         Kind::StdThreads,
         Kind::RingsealWriter,
         Kind::RingsealStore,
         Kind::RingsealStoreNoSlots,
+        Kind::RingsealStoreBehind,
         Kind::Redb,
         Kind::RedbBatched,
         Kind::Sqlite,
@@ -47,6 +49,7 @@ impl Kind {
             Kind::RingsealWriter => "ringseal_writer",
             Kind::RingsealStore => "ringseal_store",
             Kind::RingsealStoreNoSlots => "ringseal_store_no_slots",
+            Kind::RingsealStoreBehind => "ringseal_store_behind",
             Kind::Redb => "redb",
             Kind::RedbBatched => "redb_batched",
             Kind::Sqlite => "sqlite",
@@ -63,6 +66,9 @@ impl Kind {
             Kind::RingsealStore => Box::new(Store::open(home, StoreOptions::new())?),
             Kind::RingsealStoreNoSlots => {
                 Box::new(Store::open(home, StoreOptions::new().slots(0))?)
+            }
+            Kind::RingsealStoreBehind => {
+                Box::new(Store::open(home, StoreOptions::new().publish(Publish::Behind))?)
             }
             Kind::Redb => Box::new(Redb(Database::create(home.join("states.redb"))?)),
             Kind::RedbBatched => Box::new(Batched::new(&home.join("states.redb"))?),

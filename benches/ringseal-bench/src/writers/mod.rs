@@ -43,6 +43,16 @@ pub(crate) trait Writer {
         &cell.targets
     }
 
+    /// Called after every measurement, not measured.
+    fn after(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// How often a measurement saves each file.
+    fn saves(&self) -> usize {
+        1
+    }
+
     /// The number of threads, where that is the row's point.
     fn threads(&self) -> Option<usize> {
         None
