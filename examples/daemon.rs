@@ -49,7 +49,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (id, status) in &acknowledged {
         let found = store.load_blocking::<State>(id)?.ok_or_else(|| format!("{id} is lost"))?;
         if newer(&found.status) < newer(status) {
-            return Err(format!("{id} is {}, and was acknowledged as {status}", found.status).into());
+            return Err(
+                format!("{id} is {}, and was acknowledged as {status}", found.status).into()
+            );
         }
     }
     println!("nothing lost: {} containers; {replayed} files were put right", acknowledged.len());

@@ -1,5 +1,4 @@
-//! Publishing behind the answer: by a thread of the pool, in portions, so that who saves waits for one of them at
-//! most.
+//! Publishing behind the answer: by a thread of the pool, in portions, between which others get the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +14,8 @@ use super::log::files::Segments;
 /// Files that are published at once: as long, 2 ms perhaps, the log waits.
 const PORTION: usize = 64;
 
-/// Files that may be behind before who saves helps to publish them.
+/// Files that may be behind before a group is added, and changes of a group that are published behind it: twice as
+/// many are behind at most.
 const MAX: usize = 4096;
 
 /// In which whoever waits for the log gets it.
@@ -32,20 +32,19 @@ pub(crate) struct Behind {
     is_running: AtomicBool,
     /// Threads that wait for the log.
     waiting: AtomicUsize,
+    /// Nothing is published any more; read and set by whoever has the log.
+    is_over: AtomicBool,
 }
 
 impl Behind {
     pub(crate) fn new(saves: Unpublished) -> Behind {
-        let (is_running, waiting) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Behind { saves, is_running, waiting }
+        let [is_running, is_over] = [false, false].map(AtomicBool::new);
+        Behind { saves, is_running, waiting: AtomicUsize::new(0), is_over }
     }
 
-    /// Before something is added: nothing is left behind for long.
-    pub(super) fn make_room(&self, core: &mut Core<Segments, Tree>) -> Publish {
-        while self.saves.len() > MAX {
-            core.publish_some(PORTION);
-        }
-        Publish::Behind
+    /// When a group of so many changes is published: many are not left behind for long.
+    pub(super) fn publish(&self, changes: usize) -> Publish {
+        if changes > MAX { Publish::BeforeAnswer } else { Publish::Behind }
     }
 }
 
@@ -54,8 +53,12 @@ impl Committer {
     pub(super) fn enter<'a>(&self, core: &'a Mutex<Core<Segments, Tree>>) -> Open<'a> {
         let Some(behind) = &self.behind else { return lock(core) };
         behind.waiting.fetch_add(1, Ordering::Relaxed);
-        let open = lock(core);
+        let mut open = lock(core);
         behind.waiting.fetch_sub(1, Ordering::Relaxed);
+        // Nothing is left behind for long.
+        while behind.saves.len() > MAX {
+            open.publish_some(PORTION);
+        }
         open
     }
 
@@ -79,6 +82,9 @@ impl Committer {
         let (Some(core), Some(behind)) = (&self.core, &self.behind) else { return };
         loop {
             let mut open = lock(core);
+            if behind.is_over.load(Ordering::Relaxed) {
+                return;
+            }
             let has_more = open.publish_some(PORTION);
             self.show_hidden(&open);
             if !has_more {
@@ -90,13 +96,22 @@ impl Committer {
         }
     }
 
+    /// The root may be another's from now on.
+    pub(super) fn end_publishing(&self) {
+        if let (Some(core), Some(behind)) = (&self.core, &self.behind) {
+            let _open = lock(core);
+            behind.is_over.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Makes visible what is in the log now.
     pub(super) fn publish_until_now(&self) {
         let (Some(core), Some(_)) = (&self.core, &self.behind) else { return };
-        let until = lock(core).last();
+        let (log, until) = lock(core).end();
         loop {
             let mut open = lock(core);
-            if open.visible_to() >= until {
+            // A log is renewed only when all is visible.
+            if open.end().0 != log || open.visible_to() >= until {
                 return;
             }
             open.publish_some(PORTION);

@@ -145,6 +145,19 @@ impl Committer {
 
     /// One save on this thread.
     fn save(&self, record: &Record, way: Way) -> Result<Receipt> {
+        match self.save_once(record, way) {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+                    && error.outcome() == Outcome::Unchanged
+                    && self.slots.give_way() =>
+            {
+                self.save_once(record, way)
+            }
+            saved => saved,
+        }
+    }
+
+    fn save_once(&self, record: &Record, way: Way) -> Result<Receipt> {
         let layout = &self.layout;
         if self.is_volatile() && self.slots.replace(layout, record) {
             let (durability, carrier) = (Durability::Volatile, Carrier::Caller);

@@ -14,10 +14,10 @@ pub enum Publish {
     /// When it is durable and every process sees it.
     #[default]
     BeforeAnswer,
-    /// When it is durable. This store's `load` gives it at once; who reads the file sees it some time later, when all
-    /// that was saved before is visible too: as long as it takes to publish 4096 files, which is under a second where
-    /// the filesystem answers. A version that is overtaken meanwhile is never published. A removal, and all that is
-    /// in one transaction with it, is visible before the answer.
+    /// When it is durable. This store's `load` gives it at once; who reads the file sees it some time later: when what
+    /// was saved before is published, which are 8192 files at most, so in under a second where the filesystem
+    /// answers. A version that is overtaken meanwhile is never published. Visible before the answer is a removal,
+    /// with all that is committed in one group with it, and what is committed in a group of more than 4096 changes.
     Behind,
 }
 

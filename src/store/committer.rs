@@ -107,7 +107,7 @@ impl Committer {
         // What was left before is nobody's here.
         core.files().take_left();
         let publish = match &self.behind {
-            Some(behind) => behind.make_room(&mut core),
+            Some(behind) => behind.publish(batch.iter().map(|pending| pending.records.len()).sum()),
             None => Publish::BeforeAnswer,
         };
         let mut answers = core.commit(transactions, publish);
@@ -156,7 +156,7 @@ impl Committer {
         elsewhere
     }
 
-    /// A container whose directory is gone, and of which something was set aside: that goes.
+    /// A container whose directory is gone, and of which something was set aside or is not visible yet: that goes.
     fn remove_aside(
         &self,
         core: &mut Core<Segments, Tree>,
@@ -164,7 +164,10 @@ impl Committer {
         answer: &mut Result<Published, NotCommitted>,
     ) {
         let paths = pending.records.iter().map(|record| record.path.as_str());
-        let aside: Vec<&str> = paths.filter(|path| core.hidden().contains_key(*path)).collect();
+        let is_aside = |path: &&str| {
+            core.hidden().contains_key(*path) || core.unpublished().get(path).is_some()
+        };
+        let aside: Vec<&str> = paths.filter(is_aside).collect();
         let marks: Vec<Record> = aside.iter().map(|path| core::mark(path)).collect();
         if aside.is_empty() || core.room_for(blocks_for(&marks)) != Ok(Room::Here) {
             return;
@@ -324,7 +327,7 @@ impl Committer {
         if !(shown.is_empty() && core.hidden().is_empty()) {
             shown.clone_from(core.hidden());
         }
-        drop(shown);
+        // Whoever loads looks at both while he has this lock.
         core.unpublished().forget_hidden();
     }
 }

@@ -116,9 +116,9 @@ impl<M: Medium, F: Files> Core<M, F> {
         self.log = log;
     }
 
-    /// The last group of the log.
-    pub(crate) fn last(&self) -> u64 {
-        self.log.last()
+    /// Which log it is, and its last group.
+    pub(crate) fn end(&self) -> (u64, u64) {
+        (self.log.id(), self.log.last())
     }
 
     /// Which of the log's two segments it goes on in.
@@ -276,6 +276,10 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// These paths were changed beside the log, durably: what it holds of them, and what was set aside, is
     /// void. There must be room for their marks.
     pub(crate) fn forget(&mut self, paths: &[&str]) -> Result<(), Errno> {
+        // These are older than what stands there, whatever becomes of their marks.
+        for path in paths.iter().filter(|_| !left_out(Rule::UnpublishedForgotten)) {
+            self.unpublished.remove(path);
+        }
         let held: Vec<&str> = paths.iter().copied().filter(|path| self.holds(path)).collect();
         if held.is_empty() || left_out(Rule::MarkBesideLog) {
             return Ok(());
@@ -285,9 +289,6 @@ impl<M: Medium, F: Files> Core<M, F> {
         for path in &held {
             self.unspread.remove(*path);
             self.hidden.remove(*path);
-            if !left_out(Rule::UnpublishedForgotten) {
-                self.unpublished.remove(path);
-            }
         }
         for path in held {
             if self.aside.contains(path) {

@@ -21,6 +21,7 @@ impl Committer {
             }
             Err(Errno::CANCELED)
         });
+        self.end_publishing();
         self.slots.clear();
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -181,12 +181,10 @@ impl StateStore {
     /// What is durable of a path and not visible: its bytes, or that it was removed.
     fn hidden(&self, path: &str) -> Option<Option<Bytes>> {
         let committer = &self.handle.committer;
+        let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         let behind = committer.behind.as_ref().and_then(|behind| behind.saves.get(path));
-        let hidden = || {
-            let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-            hidden.get(path).map(|hidden| hidden.record.clone())
-        };
-        let record = behind.or_else(hidden)?;
+        let record = behind.or_else(|| hidden.get(path).map(|hidden| hidden.record.clone()))?;
+        drop(hidden);
         // One for a directory that is not there any more is of no container.
         let directory = committer.layout.open(container(path)).ok()?.id;
         let is_data = record.kind == Kind::Replace;

@@ -79,8 +79,8 @@ use committer::Committer;
 /// modes](StoreOptions) can be others). Files are plain files that any program can read. What makes a save
 /// durable is a log that all containers share: saves that come together cost one flush, and a
 /// [`transaction`](StateStore::transaction) of any number of changes is all there after a crash, or not at
-/// all. When a save is answered it is durable and every reader sees it; the files themselves become durable
-/// some seconds later, many at a time.
+/// all. When a save is answered it is durable and every reader sees it ([`Publish::Behind`]: who loads it from the
+/// store); the files themselves become durable some seconds later, many at a time.
 ///
 /// **The price**: after a power cut the files are right only when the log has been replayed, for a file that
 /// was published may be half on the disk. Opening the store does it, and so does `ringseal recover ROOT`.

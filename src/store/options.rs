@@ -141,9 +141,9 @@ impl StoreOptions {
 
     /// How many files may have two inodes: the one that readers see, and a spare beside it that the next version
     /// is written to. So a save makes no inode and frees none. Each holds three descriptors of the process. 0:
-    /// none has. By default what a quarter of the soft `RLIMIT_NOFILE` allows, up to 16384, where it measures
-    /// faster; nowhere else than on ext4, XFS, btrfs and tmpfs, and not where the process cannot have leases
-    /// (fcntl(2)).
+    /// none has. By default what a quarter of the soft `RLIMIT_NOFILE` allows, up to 16384. None has two on
+    /// filesystems that do not [share a log](crate::LogUse), but for tmpfs, nor where the process cannot have
+    /// leases (fcntl(2)).
     pub fn slots(mut self, files: usize) -> StoreOptions {
         self.slots = Some(files);
         self

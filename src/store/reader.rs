@@ -15,7 +15,8 @@ use crate::root::Root;
 /// Reads the states below a root without its lock, from the files as they are; changes nothing. Its calls make
 /// the system calls on the calling thread.
 ///
-/// While a process has the store open, the files are what it shows. If none has, they can be behind the log:
+/// While a process has the store open, the files are what it shows; with
+/// [`Publish::Behind`](crate::Publish::Behind) they lag for a moment. If none has, they can be behind the log:
 /// after a power cut that is what [`freshness`](StateReader::freshness) tells, and opening the store mends.
 ///
 /// ```
@@ -41,7 +42,8 @@ pub struct StateReader {
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
-    /// A process has the store open: the files show what it has saved, but for what it could not publish.
+    /// A process has the store open: the files show what it has saved, but for what it could not
+    /// publish, or has not published yet.
     #[non_exhaustive]
     Open {
         /// The process, in its pid namespace, if that could be learned.

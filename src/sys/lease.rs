@@ -33,6 +33,19 @@ impl<'fd> Lease<'fd> {
     }
 }
 
+impl Lease<'_> {
+    /// Gives it up.
+    ///
+    /// # Errors
+    /// `EAGAIN` if the kernel has taken it away: who waited for so long (`/proc/sys/fs/lease-break-time`, 45 s) was
+    /// let in.
+    pub(crate) fn release(self) -> Result<(), Errno> {
+        let file = self.0;
+        std::mem::forget(self);
+        control(file, libc::F_SETLEASE, libc::F_UNLCK)
+    }
+}
+
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         // It can only fail if the kernel has taken it away already.

@@ -193,6 +193,29 @@ fn a_removal_is_visible_before_the_answer_and_takes_what_is_behind() {
     }
 }
 
+/// Somebody else has removed the directory: a removal ends what is not visible yet, too.
+#[test]
+fn what_was_removed_does_not_come_back() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        for version in 0..30_u32 {
+            let states = (0..300).map(|id| (format!("c{id}"), version.to_string()));
+            store.save_all_blocking(states).unwrap();
+            let _ = fs::remove_dir_all(root.join("c299"));
+            let removed = store.remove_blocking("c299");
+            let is_gone = |error: ringseal::Error| error.raw_os_error() == Some(libc::ENOENT);
+            assert!(removed.is_ok() || removed.is_err_and(is_gone), "{}", place.name());
+            assert_eq!(store.load_bytes_blocking("c299").unwrap(), None);
+            assert_becomes(&root, "c298", version.to_string());
+            assert!(!root.join("c299").exists(), "{}", place.name());
+        }
+        store.close_blocking().unwrap();
+        assert!(!root.join("c299").exists());
+    }
+}
+
 /// Somebody else removes a directory, or makes it again, before the save in it is visible.
 #[test]
 fn a_directory_that_goes_before_it_is_published_is_made_again() {

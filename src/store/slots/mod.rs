@@ -20,9 +20,10 @@
 //! another name, nor if it was moved. And only if it differs from a new file in nothing but its bytes: mode,
 //! owner, attributes.
 //!
-//! Two things a lease does not tell, by its nature: pages that somebody spliced out of a file before he closed it
-//! (splice(2), sendfile(2)), and a hard link to the old version that was begun two saves ago and is made at this
-//! moment.
+//! What a lease does not tell, by its nature: pages that somebody spliced out of a file before he closed it
+//! (splice(2), sendfile(2)); a descriptor that cannot read (`O_PATH`) and is opened again later, through `/proc`; and a
+//! hard link to the old version that was begun two saves ago and is made at this moment. And a directory that
+//! somebody puts in the file's place between the look and the exchange is found under the spare's name.
 
 mod slot;
 mod table;
@@ -79,7 +80,7 @@ impl Slots {
         }
         let replaced = match layout.replace(record, Level::Atomic) {
             // They may be what it lacks.
-            Err(Errno::MFILE | Errno::NFILE) if self.clear() => {
+            Err(Errno::MFILE | Errno::NFILE) if self.give_way() => {
                 layout.replace(record, Level::Atomic)
             }
             replaced => replaced,
@@ -100,15 +101,13 @@ impl Slots {
     /// Publishes a record that was not located, if a file stands there. Who is told that nothing was published
     /// does it himself, and learns why.
     pub(crate) fn replace(&self, layout: &Layout, record: &Record) -> bool {
+        let look = inode::at(layout.root.directory(), &c_string(&record.path));
+        if !look.is_ok_and(|look| look.kind.is_file()) {
+            return false;
+        }
+        // Whether it is the right one is seen when it is published.
         let known = self.lock().get(&record.path).map(|slot| slot.place.directory);
-        let stands = || {
-            let look = inode::at(layout.root.directory(), &c_string(&record.path));
-            look.is_ok_and(|look| look.kind.is_file())
-        };
-        let directory = match known {
-            None if stands() => layout.locate(&record.path, true).ok(),
-            known => known,
-        };
+        let directory = known.or_else(|| layout.locate(&record.path, true).ok());
         directory.is_some_and(|directory| {
             self.publish(layout, &Record { directory, ..record.clone() }).is_ok()
         })
@@ -122,9 +121,12 @@ impl Slots {
         make: bool,
     ) -> Result<DirectoryId, Failure> {
         let known = self.lock().get(path).map(|slot| slot.place);
-        match known.filter(|place| make && place.is_known(layout, path)) {
-            Some(place) => Ok(place.directory),
-            None => layout.locate(path, make),
+        if let Some(place) = known.filter(|place| make && place.is_known(layout, path)) {
+            return Ok(place.directory);
+        }
+        match layout.locate(path, make) {
+            Err((_, Errno::MFILE | Errno::NFILE)) if self.give_way() => layout.locate(path, make),
+            located => located,
         }
     }
 
@@ -136,9 +138,15 @@ impl Slots {
         }
     }
 
-    /// All files have one inode. Had any two?
-    pub(crate) fn clear(&self) -> bool {
+    /// All files have one inode.
+    pub(crate) fn clear(&self) {
         let slots = self.lock().take_all();
+        slots.into_iter().for_each(Slot::give_up);
+    }
+
+    /// Descriptors are few: there are no slots, and half as many from now on. Were there any?
+    pub(crate) fn give_way(&self) -> bool {
+        let slots = self.lock().halve();
         let had_any = !slots.is_empty();
         slots.into_iter().for_each(Slot::give_up);
         had_any

@@ -37,6 +37,8 @@ pub(super) struct Place {
     device: u64,
     holder: u64,
     file: u64,
+    /// The directory's mount, where the kernel tells (Linux 6.8).
+    mount: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -53,18 +55,18 @@ impl Slot {
         let Replaced { dir, directory, file: current } = replaced;
         let current = current?;
         let (holder, file) = (inode::of(&*dir).ok()?, inode::of(&current).ok()?);
-        let (device, holder) = (holder.device, holder.inode);
-        let place = Place { directory, device, holder, file: file.inode };
+        let (device, mount, holder) = (holder.device, holder.mount, holder.inode);
+        let place = Place { directory, device, holder, file: file.inode, mount };
         Some(Slot { dir, place, current, spare: None, owner: (file.uid, file.gid) })
     }
 
     /// Makes a version visible. On an error none is, and the slot is to be given up.
     pub(super) fn publish(&mut self, layout: &Layout, record: &Record) -> Result<(), Errno> {
-        if !self.place.directory.is(&record.directory) || !self.place.is_known(layout, &record.path)
-        {
+        let holder = self.place.holder(layout, &record.path).ok_or(Errno::STALE)?;
+        if !self.place.directory.is(&record.directory) {
             return Err(Errno::STALE);
         }
-        if !self.write_spare(record)? {
+        if !self.write_spare(&holder, record)? {
             self.make_spare(layout, record)?;
         }
         let spare = self.spare.take().ok_or(Errno::BADF)?;
@@ -88,23 +90,32 @@ impl Slot {
 
     /// Writes to the spare, if nobody can see it, and it is in nothing else than its contents different from a
     /// new file.
-    fn write_spare(&self, record: &Record) -> Result<bool, Errno> {
+    fn write_spare(&self, holder: &Look, record: &Record) -> Result<bool, Errno> {
         let Some(spare) = &self.spare else { return Ok(false) };
+        let file = spare.file.as_fd();
+        let lease = match Lease::take(file) {
+            Ok(lease) => Some(lease),
+            Err(_) if left_out(Rule::SpareUnseen) => None,
+            Err(_) => return Ok(false),
+        };
+        // Under the lease: nobody opens, lengthens and closes it from here on.
         let Ok(look) = inode::at(&self.dir, &spare.name) else { return Ok(false) };
-        if look.inode != spare.number || !self.is_as_new(spare, &look, record) {
+        if look.inode != spare.number || !self.is_as_new(spare, &look, holder, record) {
             return Ok(false);
         }
-        let file = spare.file.as_fd();
-        let Ok(_lease) = unseen(file, &look) else { return Ok(false) };
         write_over(file, look.size, &record.data)?;
-        Ok(true)
+        // Somebody who waited too long has been let in: he may have seen a part.
+        Ok(lease.is_none_or(|lease| lease.release().is_ok()))
     }
 
-    fn is_as_new(&self, spare: &Spare, look: &Look, record: &Record) -> bool {
+    fn is_as_new(&self, spare: &Spare, look: &Look, holder: &Look, record: &Record) -> bool {
         let has_mode = look.mode.as_raw_mode() == record.mode && !look.is_special;
+        // In a set-group-id directory a new file has the directory's group (inode(7)).
+        let group = if holder.is_special { holder.gid } else { self.owner.1 };
         (has_mode || left_out(Rule::SpareMode))
             && look.kind.is_file()
-            && self.owner == (look.uid, look.gid)
+            && (look.links == 1 || left_out(Rule::SpareUnseen))
+            && (look.uid, look.gid) == (self.owner.0, group)
             && is_labelled_as(spare.file.as_fd(), self.current.as_fd())
     }
 
@@ -147,36 +158,30 @@ impl Slot {
 }
 
 impl Place {
-    /// Is the file the one that is known, and its directory?
-    pub(super) fn is_known(&self, layout: &Layout, path: &str) -> bool {
-        let is = |path: &str, number| match inode::at(layout.root.directory(), &c_string(path)) {
-            Ok(look) if (look.device, look.inode) == (self.device, number) => Some(look.links),
-            _ => None,
-        };
-        match is(path, self.file) {
-            // It is in one directory only: in this one. Moved to another, it is not where it is exchanged.
-            Some(1) => true,
-            Some(_) => is(split(path).0, self.holder).is_some(),
-            None => false,
-        }
+    /// Is the container's directory the one that is open here, and nothing mounted over it?
+    fn holder(&self, layout: &Layout, path: &str) -> Option<Look> {
+        let look = inode::at(layout.root.directory(), &c_string(split(path).0)).ok()?;
+        let is_it = (look.device, look.inode, look.mount) == (self.device, self.holder, self.mount);
+        is_it.then_some(look)
     }
-}
 
-/// Nobody else has the file open or mapped, and it has no other name.
-fn unseen<'fd>(file: BorrowedFd<'fd>, look: &Look) -> Result<Option<Lease<'fd>>, Errno> {
-    if left_out(Rule::SpareUnseen) {
-        return Ok(None);
+    /// And is the file in it the one that is known?
+    pub(super) fn is_known(&self, layout: &Layout, path: &str) -> bool {
+        // Not a link, for it is the directory itself.
+        let is_file = |look: Look| (look.device, look.inode) == (self.device, self.file);
+        self.holder(layout, path).is_some()
+            && inode::at(layout.root.directory(), &c_string(path)).is_ok_and(is_file)
     }
-    if look.links != 1 {
-        return Err(Errno::MLINK);
-    }
-    Lease::take(file).map(Some)
 }
 
 /// Has a spare no attribute that a new file would not have? Of those a new file has security labels only, as the
 /// policy says; who changes them changes them where the file is seen.
 fn is_labelled_as(spare: BorrowedFd<'_>, file: BorrowedFd<'_>) -> bool {
-    let is_label = |(name, _): &Attribute| name.starts_with(b"security.");
+    // These are of a file's contents.
+    let of_contents: [&[u8]; 3] = [b"security.ima", b"security.evm", b"security.capability"];
+    let is_label = |(name, _): &Attribute| {
+        name.starts_with(b"security.") && !of_contents.contains(&name.as_slice())
+    };
     match attributes(spare) {
         Ok(none) if none.is_empty() => true,
         Ok(labels) if labels.iter().all(is_label) => attributes(file).is_ok_and(|of| of == labels),
