@@ -113,7 +113,9 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// Publishes what could not be published, or sets it aside: no target may keep the log from going on.
     pub(super) fn place(&mut self) -> Result<(), Errno> {
         // A removal that is tried again must not take a directory in which something is to be.
-        while self.hidden.values().any(|hidden| !hidden.is_kept) && self.publish_some(usize::MAX) {}
+        if self.hidden.values().any(|hidden| !hidden.is_kept) {
+            self.publish_some(usize::MAX);
+        }
         let open = self.hidden.values().filter(|hidden| !hidden.is_kept);
         let open: Vec<Record> = open.map(|hidden| hidden.record.clone()).collect();
         let published = self.files.publish(&open.iter().collect::<Vec<_>>());
