@@ -15,7 +15,8 @@
 //! | `options.rs`, `open.rs`, `recovery.rs` | how a store is opened; what is recovered then, or why it cannot be |
 //! | `transaction.rs`, `committed.rs`, `load.rs` | changes that are made together, and their answer; reading |
 //! | `queue.rs`, `carry.rs` | who waits; what is carried out together |
-//! | `committer.rs`, `behind.rs`, `beside.rs` | transactions by the log; what is published behind the answer; what goes beside the log |
+//! | `committer.rs`, `beside.rs` | transactions by the log; what goes beside it |
+//! | `behind.rs`, `publisher.rs` | what is answered and not visible yet; the thread that publishes it |
 //! | `spreader.rs`, `follow.rs` | when the files follow the log; the thread that sees to it |
 //! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
 //! | `log/` | the log: its bytes, its reader, its two files |
@@ -40,6 +41,7 @@ mod lock;
 mod log;
 mod open;
 mod options;
+mod publisher;
 mod queue;
 mod reader;
 mod recovery;
