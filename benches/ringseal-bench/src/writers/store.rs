@@ -100,6 +100,7 @@ impl Writer for Store {
             let root = parent(&cell.log).join(self.name);
             self.open = Some(self.options.clone().open_blocking(root).context("open the store")?);
             // The files are there, as everybody's are, and were saved before.
+            self.before = inodes(&self.targets).unwrap_or_default();
             for _ in 0..3 {
                 self.save_once(cell)?;
                 self.after()?;
