@@ -12,7 +12,9 @@ use ringseal::{StateStore, StoreOptions};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{assert_no_temps, child, in_child, need, require_root, spawn_child, tree};
+use crate::support::{
+    assert_no_temps, child, in_child, need, require_root, require_shared_syncs, spawn_child, tree,
+};
 use crate::{Place, assert_state, file, lazy, places};
 
 /// A store whose files have two inodes, where they can.
@@ -20,9 +22,14 @@ fn open(root: &Path) -> StateStore {
     lazy().slots(100).other_name("config.json").open_blocking(root).unwrap()
 }
 
-/// Filesystems where files have two inodes.
+/// Filesystems where files have two inodes: in memory, and where the log is shared.
 fn with_slots() -> impl Iterator<Item = Result<Place, crate::Skipped>> {
-    places().into_iter().filter(|place| !matches!(place, Ok(Place::Directory(_))))
+    let has_slots = |place: &Result<Place, _>| match place {
+        Ok(Place::Disk(disk)) => disk.name() == "tmpfs" || require_shared_syncs().is_ok(),
+        Ok(Place::Directory(_)) => false,
+        Err(_) => true,
+    };
+    places().into_iter().filter(has_slots)
 }
 
 fn state(root: &Path, id: &str) -> PathBuf {
