@@ -101,7 +101,7 @@ fn callers_save_with_every_writer() {
     let rows: Value =
         serde_json::from_slice(&fs::read(&json).expect("written")).expect("it is JSON");
     let rows = rows.as_array().expect("an array");
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 8);
     for row in rows {
         assert!(row["saves_per_second"].as_f64().expect("a number") > 0.0, "{row}");
         let us = |field: &str| row[field].as_u64().expect("a number");
