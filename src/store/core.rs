@@ -166,8 +166,8 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     /// Commits transactions, each all of it or nothing; there must be room. What it answers for each is
-    /// durable and, unless it says otherwise of a change, visible; or it is to be published behind the answer. A record that has no directory yet gets it
-    /// here.
+    /// durable and, unless it says otherwise of a change, visible, or to be published behind the answer. A
+    /// record that has no directory yet gets it here.
     ///
     /// Of changes of one path only the last is made; the others count as made before it.
     pub(crate) fn commit(

@@ -169,7 +169,7 @@ fn a_mount_over_a_directory_is_saved_beside_the_log() {
     store.close_blocking().unwrap();
 }
 
-struct Mounted(std::path::PathBuf);
+pub(crate) struct Mounted(pub(crate) std::path::PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {

@@ -60,6 +60,20 @@ fn a_save_is_loaded_at_once_and_seen_soon() {
     }
 }
 
+/// More than are left behind: they are visible before the answer.
+#[test]
+fn a_large_group_is_visible_before_the_answer() {
+    let disk = need!(Disk::ext4());
+    let root = disk.path().join("root");
+    let store = open(&root);
+    let states = || (0..4097).map(|id| (format!("c{id}"), "state"));
+    store.save_all_blocking(states()).unwrap();
+    for (id, state) in states() {
+        assert_eq!(file(&root, &id).as_deref(), Some(state.as_bytes()), "{id}");
+    }
+    store.close_blocking().unwrap();
+}
+
 #[test]
 fn what_is_overtaken_is_never_published() {
     let disk = need!(Disk::ext4());

@@ -5,6 +5,7 @@ mod behind;
 mod ending;
 mod faults;
 mod fuzz;
+mod meddling;
 mod order;
 mod planted;
 mod power;

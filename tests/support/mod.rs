@@ -43,7 +43,7 @@ use std::io::Write;
 
 pub use child::{in_child, spawn_child};
 pub use disk::Disk;
-pub use host::{has_tmpfile, require_memory, require_root, require_shared_syncs};
+pub use host::{has_tmpfile, is_since, require_memory, require_root, require_shared_syncs};
 pub use leftovers::sweep;
 pub use tree::assert_no_temps;
 pub use user::as_user;

@@ -1,6 +1,6 @@
 //! Publishing without making an inode: a file that is saved again and again has two, the one that stands at
-//! its name and a *spare* beside it. A version is written to the spare, then
-//! the two change places (renameat2(2), `RENAME_EXCHANGE`, Linux 3.15).
+//! its name and a *spare* beside it. A version is written to the spare, then the two change places (renameat2(2),
+//! `RENAME_EXCHANGE`, Linux 3.15).
 //!
 //! ```text
 //!   publish ──▶ is all as it was? ──▶ may the spare be written? ──▶ write ──▶ exchange
@@ -30,10 +30,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::core::Failure;
@@ -41,7 +41,7 @@ use super::layout::{Layout, c_string};
 use super::log::format::{DirectoryId, Kind, Record};
 use crate::request::Level;
 use crate::sys::lease::Lease;
-use crate::{inode, temp};
+use crate::{inode, liveness};
 use slot::Slot;
 use table::Table;
 
@@ -85,7 +85,8 @@ impl Slots {
             }
             replaced => replaced,
         };
-        if let Some(slot) = Slot::of(replaced?).filter(|_| is_admitted) {
+        let replaced = replaced?;
+        if let Some(slot) = is_admitted.then(|| Slot::of(replaced)).flatten() {
             self.put(record, slot);
         }
         Ok(())
@@ -166,12 +167,7 @@ pub(crate) fn affordable() -> usize {
 
 /// Can this process have leases on files that it makes in a directory?
 pub(crate) fn are_possible(dir: BorrowedFd<'_>) -> bool {
-    let name = temp::unique();
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let Ok(file) = rustix::fs::openat(dir, &name, flags, Mode::RUSR | Mode::WUSR) else {
-        return false;
-    };
-    let is_leased = Lease::take(std::os::fd::AsFd::as_fd(&file)).is_ok();
-    let _ = rustix::fs::unlinkat(dir, &name, AtFlags::empty());
-    is_leased
+    let flags = liveness::FLAGS | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, c".", flags, Mode::RUSR | Mode::WUSR);
+    file.is_ok_and(|file| Lease::take(file.as_fd()).is_ok())
 }

@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::left_out::{Rule, without};
+use crate::sys::lease::Lease;
 use crate::{StateStore, StoreOptions};
 
 /// A store on a filesystem where files have two inodes; `None` where the temporary directory is on another.
@@ -42,6 +44,21 @@ fn history(root: &Path) -> Option<(bool, bool)> {
     save(&store, 10);
     let has_mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777 == 0o600;
     Some((is_unchanged, has_mode))
+}
+
+/// As who has looked the file up when it became the spare.
+#[test]
+fn who_loads_waits_for_the_end_of_a_lease() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = StoreOptions::new().slots(0).open_blocking(dir.path()).unwrap();
+    save(&store, 1);
+    let file = File::options().write(true).open(dir.path().join("a/state.json")).unwrap();
+    let Ok(lease) = Lease::take(file.as_fd()) else { panic!("no leases here") };
+    let load = std::thread::spawn(move || store.load_bytes_blocking("a").unwrap().unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!load.is_finished());
+    drop(lease);
+    assert_eq!(load.join().unwrap(), vec![1; 100]);
 }
 
 #[test]
