@@ -71,14 +71,17 @@ pub fn require_memory(bytes: u64) -> Result<(), Skipped> {
     }
 }
 
+/// `PATH`, and the sbin directories: `su` without a login shell leaves root without them.
+pub fn search_path() -> String {
+    std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin"
+}
+
 /// Runs a command; a failure becomes the reason for a skip, with what the command said.
 pub fn run(program: &str, args: &[&dyn AsRef<OsStr>]) -> Result<String, Skipped> {
     let args: Vec<&OsStr> = args.iter().map(|arg| (*arg).as_ref()).collect();
-    // `su` without a login shell leaves root without the sbin directories.
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let output = Command::new(program)
         .args(&args)
-        .env("PATH", path)
+        .env("PATH", search_path())
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()

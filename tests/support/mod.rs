@@ -30,6 +30,7 @@
 pub mod cgroup;
 pub mod child;
 mod disk;
+mod group;
 mod host;
 mod leftovers;
 mod make;
@@ -43,7 +44,10 @@ use std::io::Write;
 
 pub use child::{in_child, spawn_child};
 pub use disk::Disk;
-pub use host::{has_tmpfile, is_since, require_memory, require_root, require_shared_syncs};
+pub use group::ProcessGroup;
+pub use host::{
+    has_tmpfile, is_since, require_memory, require_root, require_shared_syncs, search_path,
+};
 pub use leftovers::sweep;
 pub use tree::assert_no_temps;
 pub use user::as_user;
