@@ -20,8 +20,8 @@ pub struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// An empty group, in a hierarchy that is mounted for this test: the machine may have version 1,
-    /// or a mixture, or may have mounted it read-only.
+    /// An empty group, in a hierarchy that is mounted for this test: the machine may have
+    /// version 1, or a mixture, or may have mounted it read-only.
     pub fn new() -> Result<ProcessGroup, Skipped> {
         require_root()?;
         require_since(5, 14, "cgroup.kill")?;
