@@ -81,6 +81,8 @@ pub(crate) enum Rule {
     UnpublishedUnspread,
     /// 10: what is saved beside the log makes what is not visible yet void.
     UnpublishedForgotten,
+    /// 2: an older version that was published is not taken for the newer one that waits.
+    OvertakenSettled,
     /// Slots: a spare is written only while nobody else can see it.
     SpareUnseen,
     /// Slots: a spare's mode is the one that was asked for.
@@ -91,7 +93,7 @@ pub(crate) enum Rule {
 
 /// What each is called by whoever asks for it.
 #[cfg(any(test, ringseal_left_out))]
-const NAMES: [(&str, Rule); 33] = [
+const NAMES: [(&str, Rule); 34] = [
     ("file-sync", Rule::FileSync),
     ("directory-sync", Rule::DirectorySync),
     ("previous-sync", Rule::PreviousSync),
@@ -122,6 +124,7 @@ const NAMES: [(&str, Rule); 33] = [
     ("slots-given-up", Rule::SlotsGivenUp),
     ("unpublished-unspread", Rule::UnpublishedUnspread),
     ("unpublished-forgotten", Rule::UnpublishedForgotten),
+    ("overtaken-settled", Rule::OvertakenSettled),
     ("spare-unseen", Rule::SpareUnseen),
     ("spare-mode", Rule::SpareMode),
     ("lease-signal", Rule::LeaseSignal),

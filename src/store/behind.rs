@@ -1,8 +1,7 @@
 //! Saves that are answered and not visible yet: where they are, and who is at it. `publisher.rs` publishes them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 
-use super::Publish;
 use super::core::Unpublished;
 
 /// Files that may be behind before a group is added, and changes of a group that are published behind it: twice as
@@ -16,20 +15,15 @@ pub(crate) struct Behind {
     pub saves: Unpublished,
     /// A thread publishes them.
     pub(super) is_running: AtomicBool,
-    /// Threads that wait for the log.
-    pub(super) waiting: AtomicUsize,
-    /// Nothing is published any more; read and set by whoever has the log.
-    pub(super) is_over: AtomicBool,
 }
 
 impl Behind {
     pub(crate) fn new(saves: Unpublished) -> Behind {
-        let [is_running, is_over] = [false, false].map(AtomicBool::new);
-        Behind { saves, is_running, waiting: AtomicUsize::new(0), is_over }
+        Behind { saves, is_running: AtomicBool::new(false) }
     }
 
-    /// When a group of so many changes is published.
-    pub(super) fn publish(&self, changes: usize) -> Publish {
-        if changes > MAX { Publish::BeforeAnswer } else { Publish::Behind }
+    /// Is a group of so many changes answered before it is visible?
+    pub(super) fn takes(&self, changes: usize) -> bool {
+        changes <= MAX
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use rustix::io::Errno;
 
 use super::committer::{Committer, newest_of};
-use super::core::{self, Failure, container};
+use super::core::{self, Failure, Visible, container};
 use super::layout::{identity, split};
 use super::log::format::{DirectoryId, Record, blocks_for};
 use super::queue::{Pending, Way};
@@ -32,7 +32,7 @@ impl Committer {
     /// Makes saves, and the removals of a store without a log, without it; then the log forgets what it has
     /// of their paths.
     pub(super) fn beside(&self, batch: Vec<Pending>) {
-        let Some(core) = &self.core else {
+        let Some(access) = &self.access else {
             let mut answers = self.make(&batch);
             for (pending, answer) in batch.iter().zip(&mut answers) {
                 if let (true, Err(errno)) = (answer.is_ok(), self.show_newer(pending)) {
@@ -44,7 +44,7 @@ impl Committer {
         };
         let paths = batch.iter().flat_map(|pending| &pending.records);
         let marks: Vec<Record> = paths.map(|record| core::mark(&record.path)).collect();
-        let mut open = match self.room(core, blocks_for(&marks)) {
+        let mut open = match self.room(access, blocks_for(&marks), Visible::Now) {
             Ok(open) => open,
             Err(cause) => return self.refuse_all(batch, cause),
         };

@@ -14,9 +14,9 @@ pub enum Publish {
     /// When it is durable and every process sees it.
     #[default]
     BeforeAnswer,
-    /// When it is durable. This store's `load` gives it at once; who reads the file sees it some time later: when what
-    /// was saved before is published, which are 8192 files at most, so in under a second where the filesystem
-    /// answers. A version that is overtaken meanwhile is never published. Visible before the answer is a removal,
+    /// When it is durable. This store's `load` gives it at once; who reads the file sees it later: 20 ms, and
+    /// what it takes to publish what was saved before, which are 8192 files at most, so in under a second where the
+    /// filesystem answers. A version that is overtaken meanwhile is never published. Visible before the answer is a removal,
     /// with all that is committed in one group with it, and what is committed in a group of more than 4096 changes.
     Behind,
 }

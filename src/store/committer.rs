@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::io::Errno;
 
+use super::access::{Access, Entered};
 use super::behind::Behind;
-use super::core::{self, Core, Hidden, NotCommitted, Published, Refused, Room, container};
+use super::core::{
+    self, Answer, Core, Hidden, NotCommitted, Published, Refused, Room, Visible, container,
+};
 use super::files::{Barrier, Following, Tree};
 use super::layout::Layout;
 use super::lock::Lock;
@@ -20,7 +23,7 @@ use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
 use super::slots::Slots;
 use super::spreader::Spreader;
-use super::{Committed, NotVisible, Publish};
+use super::{Committed, NotVisible};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
@@ -36,7 +39,7 @@ pub(crate) struct Committer {
     pub barrier: Barrier,
     pub slots: Arc<Slots>,
     /// `None`: there is no log here.
-    pub core: Option<Mutex<Core<Segments, Tree>>>,
+    pub access: Option<Access>,
     pub size: Size,
     pub pool: Arc<Pool>,
     /// For saves beside the log that come together. With threads of its own: one of `pool` waits for it.
@@ -45,7 +48,7 @@ pub(crate) struct Committer {
     pub queue: Queue,
     pub spreader: Spreader,
     pub following: Following,
-    /// Saves that are answered and not visible yet: where there is a log, and they may be.
+    /// Where saves are answered before they are visible.
     pub behind: Option<Behind>,
     /// Can the filesystem prove that it is alive? Where it cannot, answers say so.
     pub provable: bool,
@@ -80,62 +83,48 @@ impl Committer {
         blocks_for([record]) as u64 * BLOCK as u64 > self.segment() / 4
     }
 
-    /// Commits a group. Gives back those whose directory is another mount's, of which the log's syncs say nothing.
+    /// Commits a group. Gives back those whose directory is another mount's, of which the log's syncs say
+    /// nothing.
     pub(super) fn commit(&self, batch: Vec<Pending>) -> Vec<Pending> {
-        let Some(core) = &self.core else {
+        let Some(access) = &self.access else {
             self.refuse_all(batch, Cause::NoLog.into());
             return Vec::new();
         };
-        let blocks = blocks_for(batch.iter().flat_map(|pending| &pending.records));
-        let mut core = match self.room(core, blocks) {
-            Ok(core) => core,
+        let records = || batch.iter().flat_map(|pending| &pending.records);
+        let blocks = blocks_for(records());
+        let removes = records().any(|record| record.kind == Kind::Remove);
+        let visible = match &self.behind {
+            Some(behind) if !removes && behind.takes(records().count()) => Visible::Later,
+            _ => Visible::Now,
+        };
+        let mut open = match self.room(access, blocks, visible) {
+            Ok(open) => open,
             Err(cause) => {
                 self.refuse_all(batch, cause);
                 return Vec::new();
             }
         };
-        let removed = self.layout.removed();
-        let records = |pending: &Pending| {
-            let mut records = pending.records.clone();
-            if pending.located != removed {
-                // Anew: theirs may have been among those that were removed.
-                records.iter_mut().for_each(|record| record.directory = DirectoryId::default());
-            }
-            records
-        };
-        let transactions = batch.iter().map(records).collect();
-        // What was left before is nobody's here.
-        core.files().take_left();
-        let publish = match &self.behind {
-            Some(behind) => behind.publish(batch.iter().map(|pending| pending.records.len()).sum()),
-            None => Publish::BeforeAnswer,
-        };
-        let mut answers = core.commit(transactions, publish);
-        let left = core.files().take_left();
-        if self.following != Following::Shared {
-            // What is visible is all that it can be.
-            let _ = core.spread().and_then(|()| core.note_spread());
-        } else {
+        let mut group = open.commit(self.located(&batch), visible);
+        if self.following == Following::Shared {
             self.spreader.note();
+        } else {
+            // What is visible is all that it can be.
+            let _ = open.spread().and_then(|()| open.note_spread());
         }
-        for (pending, answer) in batch.iter().zip(&mut answers) {
-            let is_gone =
-                matches!(answer, Err(NotCommitted::Before(_, Step::OpenDirectory, Errno::NOENT)));
-            // But not what another transaction of the group has saved there meanwhile.
-            let is_alone = || {
-                pending.removed().is_some_and(|id| {
-                    let names = |other: &&Pending| {
-                        other.records.iter().any(|record| container(&record.path) == id)
-                    };
-                    batch.iter().filter(names).count() == 1
-                })
-            };
-            if is_gone && is_alone() {
-                self.remove_aside(&mut core, pending, answer);
-            }
+        let left = if removes { open.files().take_left() } else { Vec::new() };
+        if removes {
+            self.remove_aside(&mut open, &batch, &mut group);
         }
-        self.show_hidden(&core);
-        drop(core);
+        self.show_hidden(&open);
+        let is_visible = |record: &Record| {
+            let hidden = open.hidden().get(&record.path).filter(|_| visible == Visible::Now);
+            hidden.map_or(Ok(()), |hidden| Err(hidden.errno))
+        };
+        let published = |(pending, answer): (&Pending, Answer)| {
+            answer.map(|()| pending.records.iter().map(is_visible).collect())
+        };
+        let answers: Vec<_> = batch.iter().zip(group).map(published).collect();
+        drop(open);
 
         let is_made = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
         let newest = newest_of(is_made.map(|(pending, _)| pending));
@@ -156,35 +145,62 @@ impl Committer {
         elsewhere
     }
 
-    /// A container whose directory is gone, and of which something was set aside or is not visible yet: that goes.
-    fn remove_aside(
-        &self,
-        core: &mut Core<Segments, Tree>,
-        pending: &Pending,
-        answer: &mut Result<Published, NotCommitted>,
-    ) {
-        let paths = pending.records.iter().map(|record| record.path.as_str());
-        let is_aside = |path: &&str| {
-            core.hidden().contains_key(*path) || core.unpublished().get(path).is_some()
+    /// The records of each, and where they go, as far as that is known.
+    fn located(&self, batch: &[Pending]) -> Vec<Vec<Record>> {
+        let removed = self.layout.removed();
+        let records = |pending: &Pending| {
+            let mut records = pending.records.clone();
+            if pending.located != removed {
+                // Anew: theirs may have been among those that were removed.
+                records.iter_mut().for_each(|record| record.directory = DirectoryId::default());
+            }
+            records
         };
-        let aside: Vec<&str> = paths.filter(is_aside).collect();
-        let marks: Vec<Record> = aside.iter().map(|path| core::mark(path)).collect();
-        if aside.is_empty() || core.room_for(blocks_for(&marks)) != Ok(Room::Here) {
-            return;
-        }
-        if core.forget(&aside).is_ok() {
-            *answer = Ok(pending.records.iter().map(|_| Ok(())).collect());
+        batch.iter().map(records).collect()
+    }
+
+    /// Containers whose directory is gone, and of which something was set aside or is not visible yet: that goes.
+    fn remove_aside(&self, open: &mut Entered<'_>, batch: &[Pending], group: &mut [Answer]) {
+        for (pending, answer) in batch.iter().zip(group) {
+            let is_gone =
+                matches!(answer, Err(NotCommitted::Before(_, Step::OpenDirectory, Errno::NOENT)));
+            // But not what another transaction of the group has saved there meanwhile.
+            let is_alone = || {
+                pending.removed().is_some_and(|id| {
+                    let names = |other: &&Pending| {
+                        other.records.iter().any(|record| container(&record.path) == id)
+                    };
+                    batch.iter().filter(names).count() == 1
+                })
+            };
+            if !is_gone || !is_alone() {
+                continue;
+            }
+            let paths = pending.records.iter().map(|record| record.path.as_str());
+            let is_aside = |path: &&str| {
+                open.hidden().contains_key(*path) || open.unpublished().get(path).is_some()
+            };
+            let aside: Vec<&str> = paths.filter(is_aside).collect();
+            let marks: Vec<Record> = aside.iter().map(|path| core::mark(path)).collect();
+            let mut has_room = || open.room_for(blocks_for(&marks)) == Ok(Room::Here);
+            if !aside.is_empty() && has_room() && open.forget(&aside).is_ok() {
+                *answer = Ok(());
+            }
         }
     }
 
     /// Sees to it that there is room for a group.
     pub(super) fn room<'a>(
         &'a self,
-        core: &'a Mutex<Core<Segments, Tree>>,
+        access: &'a Access,
         blocks: usize,
-    ) -> Result<MutexGuard<'a, Core<Segments, Tree>>, Refusal> {
+        visible: Visible,
+    ) -> Result<Entered<'a>, Refusal> {
         loop {
-            let mut open = self.enter(core);
+            let mut open = match visible {
+                Visible::Now => access.both(),
+                Visible::Later => self.behind_little(access),
+            };
             let before = open.segment();
             let room = open.room_for(blocks);
             // The other segment is now to be spread, so that it is free when this one is full.
@@ -198,7 +214,7 @@ impl Committer {
                     self.spreader.wait().map_err(|errno| Refusal::Unchanged(errno.into()))?;
                     // The files cannot keep up: with a larger log, files that are saved again meanwhile
                     // are spread once.
-                    let _ = self.grow(core, self.segment().saturating_mul(4));
+                    let _ = self.grow(access, self.segment().saturating_mul(4));
                 }
                 Room::Never { max } => {
                     drop(open);
@@ -209,7 +225,7 @@ impl Committer {
                         let max = (self.size.max - around).max((max * BLOCK) as u64);
                         return Err(Cause::TransactionTooLarge { bytes, max }.into());
                     }
-                    self.grow(core, (bytes + around).next_power_of_two())
+                    self.grow(access, (bytes + around).next_power_of_two())
                         .map_err(|errno| Refusal::Unchanged(errno.into()))?;
                 }
             }
@@ -217,13 +233,13 @@ impl Committer {
     }
 
     /// Goes on in a log with larger segments, once the files have all that this one holds.
-    fn grow(&self, core: &Mutex<Core<Segments, Tree>>, wanted: u64) -> Result<(), Errno> {
+    fn grow(&self, access: &Access, wanted: u64) -> Result<(), Errno> {
         let segment = wanted.min(self.size.max) / BLOCK as u64 * BLOCK as u64;
         if segment <= self.segment() {
             return Ok(());
         }
         let mut open = loop {
-            let open = lock(core);
+            let open = access.log();
             if open.is_spread() {
                 break open;
             }
@@ -347,10 +363,6 @@ pub(crate) fn make_log(
     let log = log.map_err(NotPlaced::Unchanged)?;
     log_files::put_in_place(own.as_fd())?;
     Ok(log)
-}
-
-pub(super) fn lock(core: &Mutex<Core<Segments, Tree>>) -> MutexGuard<'_, Core<Segments, Tree>> {
-    core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why the log did not take something, and what that means.

@@ -10,7 +10,9 @@ mod refused;
 pub(crate) mod replay;
 mod unpublished;
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -19,7 +21,6 @@ use super::log::format::{DirectoryId, Kind, Record};
 use super::log::{AppendError, Log, Medium};
 use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
-use crate::store::Publish;
 pub(crate) use hidden::Hidden;
 pub(crate) use refused::{NotCommitted, Refused, Room};
 pub(crate) use unpublished::Unpublished;
@@ -38,7 +39,7 @@ pub(crate) trait Files {
     fn sync_directories(&mut self) -> Result<(), Failure>;
 
     /// Makes changes visible, each whole, without syncing them, and answers for each. No two are of one path.
-    fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>>;
+    fn publish(&mut self, records: &[Arc<Record>]) -> Published;
 
     /// A sync has failed: no file that was published before is written to again.
     fn begin_anew(&mut self);
@@ -63,8 +64,20 @@ pub(crate) type Written<'a> = (&'a str, u64);
 /// A step that failed before anything was changed, and why.
 pub(crate) type Failure = (Step, Errno);
 
-/// What became visible of each change of a transaction, in its order.
+/// What became visible of changes, in their order.
 pub(crate) type Published = Vec<Result<(), Errno>>;
+
+/// When what the log has becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visible {
+    /// Before anything else happens: whoever saves behind a removal is to find the directory gone.
+    Now,
+    /// When somebody publishes it. Not for removals.
+    Later,
+}
+
+/// Is a transaction in the log?
+pub(crate) type Answer = Result<(), NotCommitted>;
 
 /// An open store.
 #[derive(Debug)]
@@ -73,7 +86,7 @@ pub(crate) struct Core<M, F> {
     files: F,
     /// The last record of each path that the log holds and the files may not have durably.
     unspread: BTreeMap<String, Unspread>,
-    /// Those of them that are answered and not visible yet.
+    /// Those of them that are not visible yet.
     unpublished: Unpublished,
     /// Changes that are durable and not visible.
     hidden: BTreeMap<String, Hidden>,
@@ -88,7 +101,7 @@ pub(crate) struct Core<M, F> {
 
 #[derive(Debug)]
 struct Unspread {
-    record: Record,
+    record: Arc<Record>,
     /// The group that holds it.
     seq: u64,
 }
@@ -166,56 +179,48 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     /// Commits transactions, each all of it or nothing; there must be room. What it answers for each is
-    /// durable and, unless it says otherwise of a change, visible, or to be published behind the answer. A
-    /// record that has no directory yet gets it here.
+    /// durable; it becomes visible here, or by who publishes later. A record that has no directory yet gets it
+    /// here.
     ///
     /// Of changes of one path only the last is made; the others count as made before it.
     pub(crate) fn commit(
         &mut self,
         transactions: Vec<Vec<Record>>,
-        publish: Publish,
-    ) -> Vec<Result<Published, NotCommitted>> {
+        visible: Visible,
+    ) -> Vec<Answer> {
         if let Err(refused) = self.check() {
             return transactions.iter().map(|_| Err(refused.into())).collect();
         }
-        let mut located = self.locate(transactions);
-        for (number, records) in located.iter_mut().enumerate() {
-            for record in records.iter_mut().flatten() {
-                record.transaction = number as u32;
-            }
+        let mut answers = Vec::with_capacity(transactions.len());
+        let mut records: Vec<Arc<Record>> = Vec::new();
+        for (number, located) in self.locate(transactions).into_iter().enumerate() {
+            answers.push(located.as_ref().map(drop).map_err(|why| *why));
+            let of_transaction = located.into_iter().flatten();
+            let transaction = number as u32;
+            records.extend(of_transaction.map(|record| Arc::new(Record { transaction, ..record })));
         }
-        let mut last: HashMap<&str, &Record> = HashMap::new();
-        for record in located.iter().flatten().flatten() {
-            last.insert(&record.path, record);
-        }
-        let mut records: Vec<Record> = last.into_values().cloned().collect();
-        records.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        // The last of each path.
+        records.reverse();
+        records.sort_by(|one, other| one.path.cmp(&other.path));
+        records.dedup_by(|older, newer| older.path == newer.path);
         if records.is_empty() {
-            return located.into_iter().map(|one| one.map(|_| Published::new())).collect();
+            return answers;
         }
         if left_out(Rule::PublishBeforeLog) {
-            self.files.publish(&records.iter().collect::<Vec<_>>());
+            self.files.publish(&records);
         }
         let seq = match self.append(&records) {
             Ok(seq) => seq,
             Err(refused) => {
                 let refused = NotCommitted::from(refused);
-                return located.into_iter().map(|one| one.and(Err(refused))).collect();
+                return answers.into_iter().map(|one| one.and(Err(refused))).collect();
             }
         };
-        let mut answers = BTreeMap::new();
-        let removes = records.iter().any(|record| record.kind == Kind::Remove);
-        match publish {
-            // Who saves behind a removal is to find the directory gone.
-            Publish::Behind if !removes => self.publish_later(records, seq),
-            _ => {
-                let records = records.into_iter().map(|record| (record, seq)).collect();
-                self.publish_now(records, &mut answers);
-            }
+        self.note_appended(&records, seq, visible);
+        if visible == Visible::Now {
+            self.publish(records.into_iter().map(|record| (record, seq)).collect());
         }
-        let answer = |record: &Record| answers.get(&record.path).copied().unwrap_or(Ok(()));
-        let answer = |records: Vec<Record>| records.iter().map(answer).collect();
-        located.into_iter().map(|located| Ok(answer(located?))).collect()
+        answers
     }
 
     /// Finds the directories of records, or makes them, and sees to it that they are on the disk: the log's
@@ -299,8 +304,8 @@ impl<M: Medium, F: Files> Core<M, F> {
         Ok(())
     }
 
-    fn append(&mut self, records: &[Record]) -> Result<u64, Refused> {
-        let removes = |record: &Record| record.kind == Kind::Remove;
+    fn append<R: Borrow<Record>>(&mut self, records: &[R]) -> Result<u64, Refused> {
+        let removes = |record: &R| record.borrow().kind == Kind::Remove;
         if left_out(Rule::RemovalInLog) && records.iter().all(removes) {
             return Ok(self.log.last());
         }
@@ -364,7 +369,7 @@ impl<M: Medium, F: Files> Core<M, F> {
                     self.publish_again(errno);
                     self.place()?;
                 }
-                let all = self.unspread.values().map(|unspread| &unspread.record);
+                let all = self.unspread.values().map(|unspread| &*unspread.record);
                 let written: Vec<Written<'_>> = all.filter_map(replay::written).collect();
                 match self.files.sync(&written) {
                     Ok(doubtful) => (self.log.last(), doubtful),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::core::{Failure, Files, Written, container};
+use super::core::{Failure, Files, Published, Written, container};
 use super::layout::Layout;
 use super::log::format::{DirectoryId, Kind, Record};
 use super::slots::Slots;
@@ -36,7 +36,7 @@ pub(crate) enum Following {
 }
 
 /// The files of a store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub layout: Arc<Layout>,
     /// The store's own directory.
@@ -140,7 +140,7 @@ impl Files for Tree {
         }
     }
 
-    fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+    fn publish(&mut self, records: &[Arc<Record>]) -> Published {
         let (layout, slots) = (Arc::clone(&self.layout), Arc::clone(&self.slots));
         let level = self.barrier.level();
         let publish = move |record: &Record| match level {
@@ -150,9 +150,9 @@ impl Files for Tree {
         let answers = match records {
             [record] => vec![publish(record)],
             records => {
-                let records = records.iter().map(|record| (*record).clone());
                 // What a thread has lost was not published.
-                self.together(records, Err(Errno::IO), publish)
+                let lost = Err(Errno::IO);
+                self.together(records.iter().cloned(), lost, move |record| publish(record))
             }
         };
         // Behind all that was in them; but not what a file was saved to.

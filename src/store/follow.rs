@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use rustix::io::Errno;
 
-use super::committer::{Committer, lock};
+use super::committer::Committer;
 use super::spreader::Todo;
 
 impl Committer {
@@ -16,12 +16,14 @@ impl Committer {
         let last = last.unwrap_or_else(|_| {
             // The root may be another's from now on: nothing is written to it any more.
             self.limits.close();
-            if let Some(core) = &self.core {
-                lock(core).close(Errno::CANCELED);
+            if let Some(access) = &self.access {
+                access.log().close(Errno::CANCELED);
             }
             Err(Errno::CANCELED)
         });
-        self.end_publishing();
+        if let Some(access) = &self.access {
+            access.end();
+        }
         self.slots.clear();
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -44,7 +46,7 @@ impl Committer {
         }
         loop {
             let last = self.spread();
-            if last.is_err() || self.core.as_ref().is_none_or(|core| lock(core).is_spread()) {
+            if last.is_err() || self.access.as_ref().is_none_or(|access| access.log().is_spread()) {
                 return last;
             }
         }
@@ -53,9 +55,9 @@ impl Committer {
     fn spread_once(&self) {
         let spread = self.spread();
         // What came while it was under way, or what failed, is to be spread some time too.
-        let again = self.core.as_ref().is_some_and(|core| {
-            let core = lock(core);
-            !core.is_spread() && !core.is_closed()
+        let again = self.access.as_ref().is_some_and(|access| {
+            let open = access.log();
+            !open.is_spread() && !open.is_closed()
         });
         self.spreader.end(spread, again);
     }
@@ -63,9 +65,9 @@ impl Committer {
     /// Brings it about that the files have durably what the log has now, and says so in the log. Saves go
     /// on meanwhile.
     fn spread(&self) -> Result<(), Errno> {
-        let Some(core) = &self.core else { return Ok(()) };
-        self.publish_until_now();
-        let mut open = lock(core);
+        let Some(access) = &self.access else { return Ok(()) };
+        let _ = self.publish_until_now(access);
+        let mut open = access.both();
         let begun = open.begin_spread();
         self.show_hidden(&open);
         let Some(spreading) = begun? else { return open.note_spread() };
@@ -74,7 +76,7 @@ impl Committer {
         let written: Vec<(&str, u64)> =
             written.iter().map(|(path, len)| (path.as_str(), *len)).collect();
         let synced = self.barrier.sync(&written);
-        let mut open = lock(core);
+        let mut open = access.both();
         let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
         self.show_hidden(&open);
         ended

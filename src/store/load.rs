@@ -1,7 +1,7 @@
 //! Reading an open store: the files, and what they do not show yet.
 
 use std::future::Future;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
@@ -183,11 +183,12 @@ impl StateStore {
         let committer = &self.handle.committer;
         let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         let behind = committer.behind.as_ref().and_then(|behind| behind.saves.get(path));
-        let record = behind.or_else(|| hidden.get(path).map(|hidden| hidden.record.clone()))?;
+        let known = behind.or_else(|| Some(Arc::clone(&hidden.get(path)?.record)));
         drop(hidden);
+        let record = known?;
         // One for a directory that is not there any more is of no container.
         let directory = committer.layout.open(container(path)).ok()?.id;
         let is_data = record.kind == Kind::Replace;
-        directory.is(&record.directory).then(|| is_data.then_some(record.data))
+        directory.is(&record.directory).then(|| is_data.then(|| record.data.clone()))
     }
 }

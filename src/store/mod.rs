@@ -25,6 +25,7 @@
 //! | `reader.rs`, `verify.rs`, `inspect.rs` | reading without the lock; what does not parse; what a log holds |
 //! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
+mod access;
 mod behind;
 mod beside;
 mod carry;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use rustix::fs::Mode;
 
 use super::StateReader;
+use super::access::Access;
 use super::behind::Behind;
 use super::committer::{Committer, Size, make_log};
 use super::core::{self, Core, Hidden};
@@ -140,18 +141,17 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let segment = log.as_ref().map_or(0, |(_, segment)| *segment);
     let size = Size { segment: Mutex::new(segment), max: options.segment_max.max(segment), proof };
     let shown = hidden.clone();
-    let core = log.map(|(log, _)| Core::new(log, files, hidden));
+    let access = log.map(|(log, _)| Access::new(Core::new(log, files, hidden)));
     let may_be_behind = options.publish == Publish::Behind && following == Following::Shared;
-    let behind = core.as_ref().filter(|_| may_be_behind);
-    let behind = behind.map(|core| Behind::new(core.unpublished().clone()));
-    let core = core.map(Mutex::new);
+    let behind = access.as_ref().filter(|_| may_be_behind);
+    let behind = behind.map(|access| Behind::new(access.unpublished.clone()));
     let limits = Arc::new(Limits::new(IN_FLIGHT.0, IN_FLIGHT.1));
     let committer = Arc::new(Committer {
         layout,
         own,
         barrier,
         slots,
-        core,
+        access,
         size,
         pool,
         writer: OnceLock::new(),

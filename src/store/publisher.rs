@@ -1,36 +1,31 @@
-//! Publishing behind the answer: by a thread of the pool, in portions, between which others get the log.
+//! Publishing behind the answers: by a thread of the pool, while others save.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::access::{Access, Entered};
 use super::behind;
-use super::committer::{Committer, lock};
-use super::core::Core;
-use super::files::Tree;
-use super::log::files::Segments;
+use super::committer::Committer;
 
-/// Files that are published at once: as long, 2 ms perhaps, the log waits.
-const PORTION: usize = 64;
+/// Files that are published together: as long, 10 ms perhaps, who changes files otherwise waits.
+const PORTION: usize = 256;
 
-/// In which whoever waits for the log gets it.
-const MOMENT: Duration = Duration::from_micros(50);
-
-type Open<'a> = MutexGuard<'a, Core<Segments, Tree>>;
+/// What falls behind waits so long for others of its files to overtake it.
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Committer {
-    /// Waits for the log.
-    pub(super) fn enter<'a>(&self, core: &'a Mutex<Core<Segments, Tree>>) -> Open<'a> {
-        let Some(behind) = &self.behind else { return lock(core) };
-        behind.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut open = lock(core);
-        behind.waiting.fetch_sub(1, Ordering::Relaxed);
-        // Nothing is left behind for long.
-        while behind.saves.len() > behind::MAX {
-            open.publish_some(PORTION);
-        }
-        open
+    /// Enters the log, when not too much is behind it.
+    pub(super) fn behind_little<'a>(&self, access: &'a Access) -> Entered<'a> {
+        let too_many = |behind: &behind::Behind| behind.saves.len() > behind::MAX;
+        while self.behind.as_ref().is_some_and(too_many) && self.publish_some(access).is_some() {}
+        access.log()
+    }
+
+    /// Publishes some of what has been behind for longest; were there any? `None`: it is over.
+    fn publish_some(&self, access: &Access) -> Option<bool> {
+        access.publish(PORTION, |core| self.show_hidden(core))
     }
 
     /// Sees to it that what is behind becomes visible.
@@ -50,52 +45,29 @@ impl Committer {
 
     /// The thread: until nothing is behind.
     fn publish_all(&self) {
-        let (Some(core), Some(behind)) = (&self.core, &self.behind) else { return };
+        let (Some(access), Some(behind)) = (&self.access, &self.behind) else { return };
         loop {
-            let mut open = lock(core);
-            if behind.is_over.load(Ordering::Relaxed) {
-                return;
-            }
-            let has_more = open.publish_some(PORTION);
-            self.show_hidden(&open);
-            if !has_more {
-                // Before the log is given up: who adds something from now on starts another.
+            std::thread::sleep(PAUSE);
+            let is_over = self.publish_until_now(access).is_none();
+            // Nobody adds anything meanwhile; who does so from now on starts another.
+            let _open = access.log();
+            if is_over || behind.saves.len() == 0 {
                 behind.is_running.store(false, Ordering::Release);
                 return;
             }
-            self.let_others_in(open);
         }
     }
 
-    /// The root may be another's from now on.
-    pub(super) fn end_publishing(&self) {
-        if let (Some(core), Some(behind)) = (&self.core, &self.behind) {
-            let _open = lock(core);
-            behind.is_over.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Makes visible what is in the log now.
-    pub(super) fn publish_until_now(&self) {
-        let (Some(core), Some(_)) = (&self.core, &self.behind) else { return };
-        let (log, until) = lock(core).end();
-        loop {
-            let mut open = lock(core);
-            // A log is renewed only when all is visible.
-            if open.end().0 != log || open.visible_to() >= until {
-                return;
+    /// Makes visible what is in the log now. `None`: it is over.
+    pub(super) fn publish_until_now(&self, access: &Access) -> Option<()> {
+        let (log, until) = access.log().end();
+        // A log is renewed only when all is visible.
+        while access.unpublished.oldest().is_some_and(|oldest| oldest <= until) {
+            self.publish_some(access)?;
+            if access.log().end().0 != log {
+                break;
             }
-            open.publish_some(PORTION);
-            self.show_hidden(&open);
-            self.let_others_in(open);
         }
-    }
-
-    fn let_others_in(&self, open: Open<'_>) {
-        drop(open);
-        // The lock is not a fair one.
-        if self.behind.as_ref().is_some_and(|behind| behind.waiting.load(Ordering::Relaxed) > 0) {
-            std::thread::sleep(MOMENT);
-        }
+        Some(())
     }
 }

@@ -183,7 +183,7 @@ impl Transaction {
         store.check_fork("")?;
         let handle = store.handle;
         let committer = &handle.committer;
-        let has_log = committer.core.is_some();
+        let has_log = committer.access.is_some();
         let is_shared = has_log && committer.following == Following::Shared;
         let way = match &records[..] {
             [] => Way::Log,

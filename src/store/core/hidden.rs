@@ -1,5 +1,7 @@
 //! What is durable and not visible.
 
+use std::sync::Arc;
+
 use rustix::io::Errno;
 
 use crate::store::log::format::Record;
@@ -7,7 +9,7 @@ use crate::store::log::format::Record;
 /// A change that could not be published.
 #[derive(Debug, Clone)]
 pub(crate) struct Hidden {
-    pub record: Record,
+    pub record: Arc<Record>,
     pub errno: Errno,
     /// It is set aside, so that the log need not keep it.
     pub(super) is_kept: bool,
@@ -15,12 +17,12 @@ pub(crate) struct Hidden {
 
 impl Hidden {
     /// Only the log has it.
-    pub(super) fn open(record: &Record, errno: Errno) -> Hidden {
-        Hidden { record: record.clone(), errno, is_kept: false }
+    pub(super) fn open(record: &Arc<Record>, errno: Errno) -> Hidden {
+        Hidden { record: Arc::clone(record), errno, is_kept: false }
     }
 
     /// It is set aside.
-    pub(super) fn kept(record: &Record, errno: Errno) -> Hidden {
-        Hidden { record: record.clone(), errno, is_kept: true }
+    pub(super) fn kept(record: &Arc<Record>, errno: Errno) -> Hidden {
+        Hidden { record: Arc::clone(record), errno, is_kept: true }
     }
 }

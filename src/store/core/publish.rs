@@ -1,31 +1,29 @@
 //! How what the log has becomes visible: before the answer, or behind it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Core, Files, Hidden, Unpublished, Unspread, container};
+use super::unpublished::{Failed, Portion};
+use super::{Core, Files, Hidden, Unpublished, Unspread, Visible, container};
 use crate::left_out::{Rule, left_out};
 use crate::store::log::Medium;
 use crate::store::log::format::{DirectoryId, Kind, Record, blocks_for};
 
-/// What became visible of changes, by their paths.
-type Answers = BTreeMap<String, Result<(), Errno>>;
-
 impl<M: Medium, F: Files> Core<M, F> {
-    /// Makes what the log has visible.
-    pub(super) fn publish_now(&mut self, records: Vec<(Record, u64)>, answers: &mut Answers) {
-        let vanished = self.publish(records, answers);
-        if !vanished.is_empty() {
-            self.save_again(vanished, answers);
-        }
-    }
-
-    /// What the log has is to be made visible by [`publish_some`](Core::publish_some).
-    pub(super) fn publish_later(&mut self, records: Vec<Record>, seq: u64) {
+    /// What the log has is to become visible.
+    pub(super) fn note_appended(&mut self, records: &[Arc<Record>], seq: u64, visible: Visible) {
         for record in records {
-            self.unspread.insert(record.path.clone(), Unspread { record: record.clone(), seq });
-            self.unpublished.put(record.clone(), seq);
+            if record.kind == Kind::Remove {
+                self.durable.remove(container(&record.path));
+            }
+            let unspread = Unspread { record: Arc::clone(record), seq };
+            self.unspread.insert(record.path.clone(), unspread);
+            match visible {
+                Visible::Later => self.unpublished.put(Arc::clone(record), seq),
+                // What waits is older.
+                Visible::Now => self.unpublished.remove(&record.path),
+            }
             // Newer than what could not be published before.
             self.hidden.remove(&record.path);
         }
@@ -33,14 +31,31 @@ impl<M: Medium, F: Files> Core<M, F> {
 
     /// Makes some of what is behind visible. Is there more?
     pub(crate) fn publish_some(&mut self, max: usize) -> bool {
-        let first = self.unpublished.first(max);
-        if !first.is_empty() {
-            self.publish_now(first, &mut Answers::new());
-        }
+        self.publish(self.unpublished.first(max));
         self.unpublished.len() > 0
     }
 
-    /// What is answered and not visible yet.
+    /// Makes what the log has visible.
+    pub(super) fn publish(&mut self, portion: Portion) {
+        let records: Vec<Arc<Record>> =
+            portion.iter().map(|(record, _)| Arc::clone(record)).collect();
+        if !records.is_empty() {
+            let published = self.files.publish(&records);
+            let failed = self.unpublished.note(portion, published);
+            self.hide(failed);
+        }
+    }
+
+    /// Hides what could not be published.
+    pub(crate) fn hide(&mut self, failed: Vec<Failed>) {
+        let vanished = self.note_hidden(failed);
+        if !vanished.is_empty() {
+            self.save_again(vanished);
+        }
+    }
+
+    /// What is not visible yet. Who has the files can publish some of it while the log goes on, one at a time,
+    /// and then notes what came of it.
     pub(crate) fn unpublished(&self) -> &Unpublished {
         &self.unpublished
     }
@@ -54,59 +69,45 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     /// What it gives back was saved to a directory that is not there any more.
-    fn publish(&mut self, records: Vec<(Record, u64)>, answers: &mut Answers) -> Vec<Record> {
-        // Only now: a file can reach the disk before its record, and would replace the old version.
-        let published = self.files.publish(&records.iter().map(|(one, _)| one).collect::<Vec<_>>());
+    fn note_hidden(&mut self, failed: Vec<Failed>) -> Vec<Record> {
         let mut vanished = Vec::new();
-        for ((record, seq), published) in records.into_iter().zip(published) {
-            self.note_published(&record, published);
-            let path = record.path.clone();
-            answers.insert(path.clone(), published);
-            if record.kind == Kind::Replace && matches!(published, Err(Errno::NOENT | Errno::STALE))
-            {
-                vanished.push(Record { directory: DirectoryId::default(), ..record.clone() });
+        for Failed { record, seq, errno } in failed {
+            if !self.unpublished.hide(&record.path, seq) {
+                continue;
             }
-            // Behind it: until then whoever loads has it from there.
-            match published {
-                Ok(()) => self.unpublished.remove(&path),
-                Err(_) => self.unpublished.hide(&path),
+            if !left_out(Rule::TryingAgain) {
+                self.hidden.insert(record.path.clone(), Hidden::open(&record, errno));
             }
-            self.unspread.insert(path, Unspread { record, seq });
+            if record.kind == Kind::Replace && matches!(errno, Errno::NOENT | Errno::STALE) {
+                vanished.push(Record { directory: DirectoryId::default(), ..(*record).clone() });
+            }
         }
         vanished
     }
 
     /// Somebody else has removed a directory, or made it again, while it was saved to: it is saved to the one
     /// that is there now, once.
-    fn save_again(&mut self, records: Vec<Record>, answers: &mut Answers) {
+    fn save_again(&mut self, records: Vec<Record>) {
         let located = self.locate(records.into_iter().map(|record| vec![record]).collect());
-        let records: Vec<Record> = located.into_iter().flatten().flatten().collect();
-        if records.is_empty() || !self.log.has_room(blocks_for(&records)) {
+        let records: Vec<Arc<Record>> =
+            located.into_iter().flatten().flatten().map(Arc::new).collect();
+        if records.is_empty() || !self.log.has_room(blocks_for(records.iter().map(|one| &**one))) {
             return;
         }
         if let Ok(seq) = self.append(&records) {
-            self.publish(records.into_iter().map(|record| (record, seq)).collect(), answers);
-        }
-    }
-
-    fn note_published(&mut self, record: &Record, published: Result<(), Errno>) {
-        if record.kind == Kind::Remove {
-            self.durable.remove(container(&record.path));
-        }
-        match published {
-            Ok(()) => drop(self.hidden.remove(&record.path)),
-            Err(_) if left_out(Rule::TryingAgain) => {}
-            Err(errno) => {
-                self.hidden.insert(record.path.clone(), Hidden::open(record, errno));
-            }
+            self.note_appended(&records, seq, Visible::Now);
+            let published = self.files.publish(&records);
+            let portion = records.into_iter().map(|record| (record, seq)).collect();
+            let failed = self.unpublished.note(portion, published);
+            self.note_hidden(failed);
         }
     }
 
     /// After a sync that failed: everything is to be published once more.
     pub(super) fn publish_again(&mut self, errno: Errno) {
-        for (path, Unspread { record, .. }) in &self.unspread {
+        for (path, Unspread { record, seq }) in &self.unspread {
             self.hidden.insert(path.clone(), Hidden::open(record, errno));
-            self.unpublished.hide(path);
+            self.unpublished.hide(path, *seq);
         }
     }
 
@@ -117,8 +118,8 @@ impl<M: Medium, F: Files> Core<M, F> {
             self.publish_some(usize::MAX);
         }
         let open = self.hidden.values().filter(|hidden| !hidden.is_kept);
-        let open: Vec<Record> = open.map(|hidden| hidden.record.clone()).collect();
-        let published = self.files.publish(&open.iter().collect::<Vec<_>>());
+        let open: Vec<Arc<Record>> = open.map(|hidden| Arc::clone(&hidden.record)).collect();
+        let published = self.files.publish(&open);
         for (record, published) in open.iter().zip(published) {
             match published {
                 Ok(()) => drop(self.hidden.remove(&record.path)),

@@ -1,6 +1,7 @@
 //! What a log has, put into the files: at every opening, before anything is saved.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -19,18 +20,19 @@ pub(crate) fn replay(
     // What was set aside is tried again, unless the log has something newer.
     let aside = files.aside()?;
     let is_newest = |record: &&Record| !last.contains_key(record.path.as_str());
-    let again: Vec<&Record> = aside.iter().filter(is_newest).collect();
-    let from_log: Vec<&Record> =
-        last.values().copied().filter(|record| record.kind != Kind::Forget).collect();
+    let again = aside.iter().filter(is_newest);
+    let from_log = last.values().copied().filter(|record| record.kind != Kind::Forget);
+    let tried_again = again.clone().count();
     // In one go: a directory goes only if nothing is to be put into it.
-    let all: Vec<&Record> = again.iter().chain(&from_log).copied().collect();
+    let all: Vec<Arc<Record>> =
+        again.chain(from_log).map(|record| Arc::new(record.clone())).collect();
     let mut hidden = BTreeMap::new();
     let mut placed = Vec::new();
     for (index, (record, published)) in all.iter().zip(files.publish(&all)).enumerate() {
         match published {
             Ok(()) => placed.push(record),
             Err(errno) => {
-                if index >= again.len() {
+                if index >= tried_again {
                     files.set_aside(record)?;
                 }
                 hidden.insert(record.path.clone(), Hidden::kept(record, errno));

@@ -1,89 +1,159 @@
-//! What was answered and is not visible yet.
+//! What is in the log and not visible yet.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
+use super::Published;
+use crate::left_out::{Rule, left_out};
 use crate::store::log::format::Record;
 
-/// Saves that are durable and not published yet, one of each path; shared with who loads.
+/// Changes that are durable and not published yet, the newest of each path; shared with who loads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Unpublished(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     /// Those that could not be published stay until they are known to be hidden.
-    saves: HashMap<String, Save>,
+    changes: HashMap<String, Change>,
     /// Paths in the order in which they fell behind: one that is saved again keeps its place, or it might be
     /// overtaken for ever.
     by_age: BTreeMap<u64, String>,
+    /// How many of those are of each group.
+    by_group: BTreeMap<u64, usize>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Save {
-    record: Record,
+struct Change {
+    record: Arc<Record>,
     /// The group that holds it.
     seq: u64,
     age: u64,
 }
 
+/// What is published together, each with the group that holds it.
+pub(crate) type Portion = Vec<(Arc<Record>, u64)>;
+
+/// What could not be published.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(super) record: Arc<Record>,
+    pub(super) seq: u64,
+    pub(super) errno: Errno,
+}
+
+impl State {
+    /// A change waits no more.
+    fn take_out(&mut self, age: u64, seq: u64) {
+        let waited = self.by_age.remove(&age).is_some();
+        if let Some(of_group) = self.by_group.get_mut(&seq).filter(|_| waited) {
+            *of_group -= 1;
+            if *of_group == 0 {
+                self.by_group.remove(&seq);
+            }
+        }
+    }
+
+    fn remove(&mut self, path: &str) {
+        if let Some(change) = self.changes.remove(path) {
+            self.take_out(change.age, change.seq);
+        }
+    }
+
+    /// What a group has of this path is dealt with. `false`: a newer one waits, from now on behind the others.
+    fn settle(&mut self, path: &str, seq: u64) -> bool {
+        let Some(newer) = self.changes.get_mut(path).filter(|change| change.seq > seq) else {
+            return true;
+        };
+        self.next += 1;
+        let before = std::mem::replace(&mut newer.age, self.next);
+        if let Some(path) = self.by_age.remove(&before) {
+            self.by_age.insert(self.next, path);
+        }
+        false
+    }
+}
+
 impl Unpublished {
-    /// Puts a save there, in the place of an older one of its path.
-    pub(super) fn put(&self, record: Record, seq: u64) {
+    /// Puts a change there, in the place of an older one of its path.
+    pub(super) fn put(&self, record: Arc<Record>, seq: u64) {
         let mut state = self.lock();
-        let age = match state.saves.get(&record.path) {
-            Some(older) => older.age,
+        let older = state.changes.get(&record.path).map(|older| (older.age, older.seq));
+        let age = match older {
+            Some((age, seq)) => {
+                state.take_out(age, seq);
+                age
+            }
             None => {
                 state.next += 1;
                 state.next
             }
         };
         state.by_age.insert(age, record.path.clone());
-        state.saves.insert(record.path.clone(), Save { record, seq, age });
+        *state.by_group.entry(seq).or_default() += 1;
+        state.changes.insert(record.path.clone(), Change { record, seq, age });
     }
 
-    /// It is visible, or void.
+    /// It is void.
     pub(super) fn remove(&self, path: &str) {
-        let mut state = self.lock();
-        if let Some(save) = state.saves.remove(path) {
-            state.by_age.remove(&save.age);
-        }
+        self.lock().remove(path);
     }
 
-    /// It could not be published: it is hidden from now on.
-    pub(super) fn hide(&self, path: &str) {
+    /// Takes what came of publishing. What is visible is out; what failed is given back, and waits until it is
+    /// hidden.
+    pub(crate) fn note(&self, portion: Portion, published: Published) -> Vec<Failed> {
         let mut state = self.lock();
-        if let Some(age) = state.saves.get(path).map(|save| save.age) {
-            state.by_age.remove(&age);
+        let mut failed = Vec::new();
+        for ((record, seq), published) in portion.into_iter().zip(published) {
+            // Else it is the newer one's fate that counts.
+            let is_newest = state.settle(&record.path, seq) || left_out(Rule::OvertakenSettled);
+            match published {
+                Ok(()) if is_newest => state.remove(&record.path),
+                Err(errno) if is_newest => failed.push(Failed { record, seq, errno }),
+                _ => {}
+            }
         }
+        failed
+    }
+
+    /// It could not be published, and is hidden from now on; unless a newer one waits.
+    pub(super) fn hide(&self, path: &str, seq: u64) -> bool {
+        let mut state = self.lock();
+        if !state.settle(path, seq) {
+            return false;
+        }
+        if let Some((age, seq)) = state.changes.get(path).map(|change| (change.age, change.seq)) {
+            state.take_out(age, seq);
+        }
+        true
     }
 
     /// Whoever loads knows by now which are hidden.
     pub(crate) fn forget_hidden(&self) {
-        let State { saves, by_age, .. } = &mut *self.lock();
-        if saves.len() > by_age.len() {
-            saves.retain(|_, save| by_age.contains_key(&save.age));
+        let State { changes, by_age, .. } = &mut *self.lock();
+        if changes.len() > by_age.len() {
+            changes.retain(|_, change| by_age.contains_key(&change.age));
         }
     }
 
     /// Those that have been behind for longest.
-    pub(super) fn first(&self, max: usize) -> Vec<(Record, u64)> {
+    pub(crate) fn first(&self, max: usize) -> Portion {
         let state = self.lock();
         let paths = state.by_age.values().take(max);
-        let saves = paths.filter_map(|path| state.saves.get(path));
-        saves.map(|save| (save.record.clone(), save.seq)).collect()
+        let changes = paths.filter_map(|path| state.changes.get(path));
+        changes.map(|change| (Arc::clone(&change.record), change.seq)).collect()
     }
 
     /// The first group of which something is not visible, and that nothing newer has made void.
-    pub(super) fn oldest(&self) -> Option<u64> {
-        let state = self.lock();
-        let saves = state.by_age.values().filter_map(|path| state.saves.get(path));
-        saves.map(|save| save.seq).min()
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.lock().by_group.keys().next().copied()
     }
 
-    /// The save of a path.
-    pub(crate) fn get(&self, path: &str) -> Option<Record> {
-        self.lock().saves.get(path).map(|save| save.record.clone())
+    /// The change of a path.
+    pub(crate) fn get(&self, path: &str) -> Option<Arc<Record>> {
+        self.lock().changes.get(path).map(|change| Arc::clone(&change.record))
     }
 
     /// How many there are.
@@ -109,7 +179,7 @@ mod tests {
         let unpublished = Unpublished::default();
         let save = |path: &str, data: &'static str, seq| {
             let data = Bytes::from_static(data.as_bytes());
-            unpublished.put(record(Kind::Replace, path.to_owned(), 0o600, data), seq);
+            unpublished.put(Arc::new(record(Kind::Replace, path.to_owned(), 0o600, data)), seq);
         };
         save("a", "1", 1);
         save("b", "2", 2);
@@ -123,7 +193,7 @@ mod tests {
         unpublished.remove("a");
         assert_eq!(unpublished.oldest(), Some(2));
         assert!(unpublished.get("a").is_none() && unpublished.get("b").is_some());
-        unpublished.hide("b");
+        unpublished.hide("b", 2);
         assert_eq!((unpublished.len(), unpublished.oldest()), (0, None));
         assert!(unpublished.get("b").is_some());
         save("c", "4", 4);
@@ -133,5 +203,33 @@ mod tests {
         unpublished.remove("c");
         assert_eq!((unpublished.len(), unpublished.oldest()), (0, None));
         assert!(unpublished.first(9).is_empty());
+    }
+
+    #[test]
+    fn what_is_saved_again_while_it_is_published_waits_on() {
+        let unpublished = Unpublished::default();
+        let change =
+            |path: &str| Arc::new(record(Kind::Replace, path.to_owned(), 0o600, Bytes::new()));
+        let noted = |path, seq, came: Result<(), Errno>| {
+            unpublished.note(vec![(change(path), seq)], vec![came]).len()
+        };
+        unpublished.put(change("a"), 1);
+        unpublished.put(change("b"), 1);
+        unpublished.put(change("a"), 2);
+        assert_eq!(noted("a", 1, Ok(())), 0);
+        assert_eq!((unpublished.len(), unpublished.oldest()), (2, Some(1)));
+        // Behind the others from now on.
+        assert_eq!(unpublished.first(1)[0].0.path, "b");
+        assert_eq!(noted("b", 1, Ok(())), 0);
+        assert_eq!((unpublished.len(), unpublished.oldest()), (1, Some(2)));
+        // What fails waits until it is hidden.
+        assert_eq!(noted("a", 1, Err(Errno::PERM)), 0);
+        assert_eq!(noted("a", 2, Err(Errno::PERM)), 1);
+        assert_eq!(unpublished.len(), 1);
+        unpublished.put(change("a"), 3);
+        assert!(!unpublished.hide("a", 2));
+        assert_eq!(unpublished.len(), 1);
+        assert!(unpublished.hide("a", 3));
+        assert_eq!((unpublished.len(), unpublished.oldest()), (0, None));
     }
 }

@@ -15,6 +15,7 @@
 //! its commit mark: it covers the body by a checksum, and sectors reach the disk in any order, so
 //! that a mark behind the body would prove nothing more. `docs/log-format.md` has the tables.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -380,11 +381,14 @@ pub(crate) fn blocks_for<'a>(records: impl IntoIterator<Item = &'a Record>) -> u
 
 /// The bytes of a group, whole blocks, and its header's checksum. The header's `records`, `blocks`,
 /// `body_len` and `body_crc` are filled in here.
-pub(crate) fn encode_group(mut header: GroupHeader, records: &[Record]) -> (Vec<u8>, u32) {
-    let blocks = blocks_for(records);
+pub(crate) fn encode_group<R: Borrow<Record>>(
+    mut header: GroupHeader,
+    records: &[R],
+) -> (Vec<u8>, u32) {
+    let blocks = blocks_for(records.iter().map(R::borrow));
     let mut bytes = Vec::with_capacity(blocks * BLOCK);
     bytes.resize(GROUP_HEADER, 0);
-    records.iter().for_each(|record| record.encode(&mut bytes));
+    records.iter().for_each(|record| record.borrow().encode(&mut bytes));
     header.records = records.len() as u32;
     header.blocks = blocks as u32;
     header.body_len = (bytes.len() - GROUP_HEADER) as u32;

@@ -19,6 +19,8 @@ pub(crate) mod scan;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
+
 use rustix::io::Errno;
 
 use format::{BLOCK, GroupHeader, Mark, Record, blocks_for, encode_group};
@@ -115,10 +117,10 @@ impl<M: Medium> Log<M> {
         if self.other_is_needed() && !left_out(Rule::MarkBeforeOverwriting) {
             self.block = self.blocks - RESERVED;
             self.epoch += 1;
-            self.write(Mark::Spread, &[])?;
+            self.write::<Record>(Mark::Spread, &[])?;
         }
         self.turn_over();
-        self.write(Mark::Open, &[])
+        self.write::<Record>(Mark::Open, &[])
     }
 
     /// Does a reader still go through what the other segment holds?
@@ -173,11 +175,14 @@ impl<M: Medium> Log<M> {
     }
 
     /// Appends records, durably, all of them or none. There must be room.
-    pub(crate) fn append(&mut self, records: &[Record]) -> Result<u64, AppendError> {
+    pub(crate) fn append<R: Borrow<Record>>(&mut self, records: &[R]) -> Result<u64, AppendError> {
         if let Some(errno) = self.failed {
             return Err(AppendError::Refused(errno));
         }
-        if !self.has_room(blocks_for(records)) || !records.iter().all(Record::is_valid) {
+        let is_valid = |record: &R| record.borrow().is_valid();
+        if !self.has_room(blocks_for(records.iter().map(R::borrow)))
+            || !records.iter().all(is_valid)
+        {
             return Err(AppendError::Unfit);
         }
         match self.write(Mark::Records, records) {
@@ -197,7 +202,7 @@ impl<M: Medium> Log<M> {
             return AppendError::Unknown(errno);
         }
         self.turn_over();
-        match self.write(Mark::Open, &[]) {
+        match self.write::<Record>(Mark::Open, &[]) {
             Ok(()) => {
                 self.failed = None;
                 AppendError::NotWritten(errno)
@@ -230,7 +235,7 @@ impl<M: Medium> Log<M> {
         if self.block >= room {
             return if everything { self.turn() } else { Ok(()) };
         }
-        match self.write(Mark::Spread, &[]) {
+        match self.write::<Record>(Mark::Spread, &[]) {
             Ok(()) => {
                 if everything {
                     (self.spread, self.noted) = (self.last, self.last);
@@ -252,7 +257,7 @@ impl<M: Medium> Log<M> {
     }
 
     /// Writes a group where the next one goes, through to the disk.
-    fn write(&mut self, mark: Mark, records: &[Record]) -> Result<(), Errno> {
+    fn write<R: Borrow<Record>>(&mut self, mark: Mark, records: &[R]) -> Result<(), Errno> {
         // Used from now on, whatever becomes of the write.
         self.seq += 1;
         if left_out(Rule::OwnBlock) && mark == Mark::Records && self.block > 2 {

@@ -12,14 +12,17 @@ mod tests;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
 use rustix::io::Errno;
 
-use super::{Core, NotCommitted, Refused, Room, Spreading, mark, replay};
+use super::unpublished::{Failed, Portion};
+use super::{
+    Core, Files, NotCommitted, Published, Refused, Room, Spreading, Visible, mark, replay,
+};
 use crate::left_out::{Rule, left_out, without};
-use crate::store::Publish;
 use crate::store::log::Log;
 use crate::store::log::format::{DirectoryId, Kind, Record, blocks_for};
 use crate::store::log::scan::{Damage, Scan, scan};
@@ -154,6 +157,49 @@ impl History {
 
 type Opened<'a> = Core<&'a mut Disk, &'a mut World>;
 
+/// What others do while the store saves.
+#[derive(Default)]
+struct UnderWay {
+    spreading: Option<(Spreading, Syncing)>,
+    publishing: Option<Publishing>,
+}
+
+/// How far somebody has come who publishes.
+enum Publishing {
+    Taken(Portion),
+    Done(Portion, Published),
+    Noted(Vec<Failed>),
+}
+
+impl UnderWay {
+    /// Begins to publish, or publishes, or tells what came of it.
+    fn publish(&mut self, core: &mut Opened<'_>, max: usize) {
+        self.publishing = match self.publishing.take() {
+            None => Some(Publishing::Taken(core.unpublished.first(max))),
+            Some(Publishing::Taken(portion)) => {
+                let records: Vec<Arc<Record>> =
+                    portion.iter().map(|(record, _)| Arc::clone(record)).collect();
+                let published = core.files.publish(&records);
+                Some(Publishing::Done(portion, published))
+            }
+            Some(Publishing::Done(portion, published)) => {
+                Some(Publishing::Noted(core.unpublished.note(portion, published)))
+            }
+            Some(Publishing::Noted(failed)) => {
+                core.hide(failed);
+                None
+            }
+        };
+    }
+
+    /// Whoever changes files otherwise waits for its end.
+    fn end_publishing(&mut self, core: &mut Opened<'_>) {
+        while self.publishing.is_some() {
+            self.publish(core, 0);
+        }
+    }
+}
+
 /// Puts into the files what the log has and they may lack, and goes on in the log behind it, as who opens a
 /// store does.
 fn open<'a>(
@@ -206,21 +252,22 @@ impl History {
     }
 
     fn save_until_the_end(&mut self, core: &mut Opened<'_>) {
-        let mut spreading: Option<(Spreading, Syncing)> = None;
+        let mut under_way = UnderWay::default();
         for _ in 0..self.rng.u32(1..self.longest) {
             core.files.immutable = self.some_path();
-            let goes_on = match self.rng.u8(0..18) {
-                0..3 => self.spread(core, &mut spreading),
+            let goes_on = match self.rng.u8(0..20) {
+                0..3 => self.spread(core, &mut under_way),
                 3 => {
                     self.remake(core);
                     true
                 }
-                4 => self.save_beside(core, &mut spreading),
-                5 | 6 => {
-                    core.publish_some(self.rng.usize(1..3));
+                4 => self.save_beside(core, &mut under_way),
+                5..8 => {
+                    let max = self.rng.usize(1..3);
+                    under_way.publish(core, max);
                     true
                 }
-                _ => self.save(core, &mut spreading),
+                _ => self.save(core, &mut under_way),
             };
             self.removed.extend(std::mem::take(&mut core.files.meddled));
             if !goes_on {
@@ -230,15 +277,14 @@ impl History {
     }
 
     /// Begins to spread, or ends it, or does it all.
-    fn spread(
-        &mut self,
-        core: &mut Opened<'_>,
-        under_way: &mut Option<(Spreading, Syncing)>,
-    ) -> bool {
+    fn spread(&mut self, core: &mut Opened<'_>, under_way: &mut UnderWay) -> bool {
         self.counts.spreads += 1;
-        if under_way.is_none() {
+        under_way.end_publishing(core);
+        if under_way.spreading.is_none() {
             match core.begin_spread() {
-                Ok(Some(spreading)) => *under_way = Some((spreading, core.files.begin_sync())),
+                Ok(Some(spreading)) => {
+                    under_way.spreading = Some((spreading, core.files.begin_sync()));
+                }
                 Ok(None) => {}
                 Err(_) => return false,
             }
@@ -246,7 +292,7 @@ impl History {
                 return true;
             }
         }
-        if let Some((spreading, syncing)) = under_way.take() {
+        if let Some((spreading, syncing)) = under_way.spreading.take() {
             let synced = core.files.end_sync(&syncing).map(|()| Vec::new());
             if core.end_spread(spreading, synced).is_err() {
                 return false;
@@ -260,7 +306,7 @@ impl History {
         &mut self,
         core: &mut Opened<'_>,
         records: &[Record],
-        under_way: &mut Option<(Spreading, Syncing)>,
+        under_way: &mut UnderWay,
     ) -> Option<bool> {
         loop {
             let segment = core.log.segment();
@@ -271,6 +317,7 @@ impl History {
                 Ok(Room::Never { .. }) => return Some(false),
                 Ok(Room::AfterSpreading) => {
                     // As who spreads does.
+                    under_way.end_publishing(core);
                     while core.publish_some(1) {}
                     if !self.spread(core, under_way) {
                         return None;
@@ -281,11 +328,7 @@ impl History {
         }
     }
 
-    fn save(
-        &mut self,
-        core: &mut Opened<'_>,
-        under_way: &mut Option<(Spreading, Syncing)>,
-    ) -> bool {
+    fn save(&mut self, core: &mut Opened<'_>, under_way: &mut UnderWay) -> bool {
         let count = self.rng.usize(1..3);
         let batch: Vec<(Changes, Vec<Record>)> = (0..count).map(|_| self.transaction()).collect();
         let records: Vec<Record> = batch.iter().flat_map(|(_, records)| records.clone()).collect();
@@ -296,9 +339,13 @@ impl History {
         }
         let (changes, transactions): (Vec<Changes>, Vec<Vec<Record>>) = batch.into_iter().unzip();
         let mut unknown = Changes::new();
-        let publish =
-            *self.rng.choice(&[Publish::BeforeAnswer, Publish::Behind]).unwrap_or(&Publish::Behind);
-        for (changes, answer) in changes.into_iter().zip(core.commit(transactions, publish)) {
+        let removes = records.iter().any(|record| record.kind == Kind::Remove);
+        let visible = if removes || self.rng.bool() { Visible::Now } else { Visible::Later };
+        if visible == Visible::Now {
+            under_way.end_publishing(core);
+        }
+        let answers = core.commit(transactions, visible);
+        for (changes, answer) in changes.into_iter().zip(answers) {
             match answer {
                 Ok(_) => self.promise(changes),
                 Err(NotCommitted::Refused(Refused::Unknown(_))) => unknown.extend(changes),
@@ -314,16 +361,13 @@ impl History {
     }
 
     /// Saves one file durably, beside the log.
-    fn save_beside(
-        &mut self,
-        core: &mut Opened<'_>,
-        under_way: &mut Option<(Spreading, Syncing)>,
-    ) -> bool {
+    fn save_beside(&mut self, core: &mut Opened<'_>, under_way: &mut UnderWay) -> bool {
         let path = self.path();
         if core.files.immutable.as_ref() == Some(&path) {
             return true;
         }
         self.counts.beside += 1;
+        under_way.end_publishing(core);
         let version = self.version();
         if self.make_room(core, &[mark(&path)], under_way) != Some(true) {
             return false;

@@ -78,6 +78,7 @@ fn every_rule_is_missed() {
         Rule::SlotsGivenUp,
         Rule::UnpublishedUnspread,
         Rule::UnpublishedForgotten,
+        Rule::OvertakenSettled,
     ];
     for rule in rules {
         let mut counts = Counts::default();

@@ -3,11 +3,12 @@
 //! same pages.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use rustix::io::Errno;
 
-use super::super::{Failure, Files, Written, container};
+use super::super::{Failure, Files, Published, Written, container};
 use super::fate::Fate;
 use super::{REMOVED, Version};
 use crate::left_out::{Rule, left_out};
@@ -253,14 +254,14 @@ impl Files for &mut World {
         Ok(())
     }
 
-    fn publish(&mut self, records: &[&Record]) -> Vec<Result<(), Errno>> {
+    fn publish(&mut self, records: &[Arc<Record>]) -> Published {
         if !self.is_kind && self.rng.u8(0..20) == 0 {
             if let Some(record) = records.first() {
                 self.remake(&record.path);
                 self.meddled.push(record.path.clone());
             }
         }
-        let publish = |record: &&Record| {
+        let publish = |record: &Arc<Record>| {
             let inode = self.directory(&record.path).cached;
             let is_same = inode == Some(record.directory.inode);
             let Some(inode) = inode.filter(|_| is_same || left_out(Rule::DirectoryIdentity)) else {

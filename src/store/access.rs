@@ -1,0 +1,99 @@
+//! Who may do what, while others do something else: one appends to the log, another publishes what it has.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::core::{Core, Files, Unpublished};
+use super::files::Tree;
+use super::log::files::Segments;
+use super::log::format::Record;
+
+/// An open store's log and files.
+///
+/// | who | has | so meanwhile |
+/// | --- | --- | --- |
+/// | saves | the log | others publish |
+/// | publishes | the files | others save |
+/// | removes, spreads, saves beside the log | both | nobody does anything |
+#[derive(Debug)]
+pub(crate) struct Access {
+    log: Mutex<Core<Segments, Tree>>,
+    pub(super) unpublished: Unpublished,
+    /// Taken before the log, by whoever takes both. `None`: the root may be another process's.
+    files: Mutex<Option<Tree>>,
+}
+
+/// The right to the log, and perhaps to the files.
+#[derive(Debug)]
+pub(super) struct Entered<'a> {
+    log: MutexGuard<'a, Core<Segments, Tree>>,
+    _files: Option<MutexGuard<'a, Option<Tree>>>,
+}
+
+impl Access {
+    pub(super) fn new(mut core: Core<Segments, Tree>) -> Access {
+        let files = Mutex::new(Some(core.files().clone()));
+        let unpublished = core.unpublished().clone();
+        Access { log: Mutex::new(core), unpublished, files }
+    }
+
+    /// For whoever appends changes that are published later, or only looks.
+    pub(super) fn log(&self) -> Entered<'_> {
+        Entered { log: lock(&self.log), _files: None }
+    }
+
+    /// For whoever changes files, too.
+    pub(super) fn both(&self) -> Entered<'_> {
+        let files = lock(&self.files);
+        Entered { log: lock(&self.log), _files: Some(files) }
+    }
+
+    /// Makes up to so many of the changes visible that have been behind for longest, while the log goes on.
+    /// Were there any? `hidden` is called with the log if some failed. `None`: no file is written to any more.
+    pub(super) fn publish(
+        &self,
+        max: usize,
+        hidden: impl FnOnce(&Core<Segments, Tree>),
+    ) -> Option<bool> {
+        let mut files = lock(&self.files);
+        let tree = files.as_mut()?;
+        let portion = self.unpublished.first(max);
+        if portion.is_empty() {
+            return Some(false);
+        }
+        let records: Vec<Arc<Record>> =
+            portion.iter().map(|(record, _)| Arc::clone(record)).collect();
+        let published = tree.publish(&records);
+        // Who appends has the log until it is on the disk: it is not waited for without need.
+        let failed = self.unpublished.note(portion, published);
+        if !failed.is_empty() {
+            let mut core = lock(&self.log);
+            core.hide(failed);
+            hidden(&core);
+        }
+        Some(true)
+    }
+
+    /// No file is written to any more.
+    pub(super) fn end(&self) {
+        lock(&self.files).take();
+    }
+}
+
+impl Deref for Entered<'_> {
+    type Target = Core<Segments, Tree>;
+
+    fn deref(&self) -> &Core<Segments, Tree> {
+        &self.log
+    }
+}
+
+impl DerefMut for Entered<'_> {
+    fn deref_mut(&mut self) -> &mut Core<Segments, Tree> {
+        &mut self.log
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
