@@ -39,6 +39,8 @@ pub(crate) struct Job {
     pub temp: CString,
     pub link: CString,
     pub progress: Progress,
+    /// Syncs of its file and directory that were made for it so far.
+    pub syncs: u64,
 }
 
 /// The numbers of a directory's filesystem and of the directory.
@@ -114,8 +116,19 @@ impl Job {
         let Options { mode, keep_mode, keep_owner, level, .. } = *options;
         let asked = Asked { mode, keep_mode, keep_owner, level };
         let (temp, sequence) = (temp::unique(), 0);
-        let exchanges = false;
-        Ok(Job { place, settled, create_new, exchanges, sequence, asked, temp, link, progress })
+        let (exchanges, syncs) = (false, 0);
+        Ok(Job {
+            place,
+            settled,
+            create_new,
+            exchanges,
+            sequence,
+            asked,
+            temp,
+            link,
+            progress,
+            syncs,
+        })
     }
 
     /// The step to run, or `None` when the save has ended, well or not.

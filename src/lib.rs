@@ -52,6 +52,8 @@
 //! # Features
 //!
 //! - `json` (default): [`replace_json`] and its like.
+//! - `tracing`: spans and events for a [`tracing`](https://docs.rs/tracing) subscriber; without it not even the
+//!   dependency is there. (`stats()` always is.)
 //! - `cli`: the command line `ringseal`; not for libraries.
 //!
 //! Linux only. Everything is described for users in `docs/`: the contract, the architecture with
@@ -74,9 +76,11 @@ mod recover;
 mod reply;
 mod request;
 mod root;
+mod stats;
 mod store;
 mod sys;
 mod temp;
+mod trace;
 mod writer;
 
 pub use engine::{Engine, EngineKind, EngineStatus, StartError, Why};
@@ -91,6 +95,7 @@ pub use receipt::{Carrier, Durability, Receipt};
 pub use recover::{Leftover, OwnerState, leftovers, recover};
 pub use request::{Level, Options, Request, Target};
 pub use root::Root;
+pub use stats::{Failures, Latency};
 #[cfg(feature = "json")]
 pub use store::Unreadable;
 pub use store::{
@@ -98,7 +103,7 @@ pub use store::{
     OpenError, Opening, Publish, Recovery, Route, StateReader, StateStore, StoreOptions,
     Transaction, inspect_log,
 };
-pub use writer::{Save, SaveAll, Writer, WriterBuilder};
+pub use writer::{Carried, Save, SaveAll, Writer, WriterBuilder, WriterStats};
 
 /// The code in the documents compiles.
 #[cfg(doctest)]

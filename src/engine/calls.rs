@@ -45,6 +45,7 @@ pub(crate) fn run_while(
             continue;
         }
         let answer = call(step, job, file, payload);
+        job.syncs += u64::from(step.syncs());
         job.progress.record(step, answer);
     }
 }

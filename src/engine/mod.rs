@@ -17,6 +17,7 @@
 //! kernel reads is freed only after the last completion of its chain.
 
 pub(crate) mod calls;
+pub(crate) mod counters;
 pub(crate) mod crew;
 mod group;
 pub(crate) mod order;
@@ -30,6 +31,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::job::Job;
+use crate::trace;
+use counters::Counters;
 use order::Order;
 use pool::Pool;
 use route::Route;
@@ -50,11 +53,19 @@ pub(crate) struct Config {
 /// The status, as engine and writer share it.
 pub(crate) type SharedStatus = Arc<Mutex<EngineStatus>>;
 
+/// The ring is given up: from now on threads do everything.
+fn note_ring_given_up(status: &SharedStatus, why: Why) {
+    trace::ring_given_up(&why);
+    let now = EngineStatus { kind: EngineKind::Threads, why };
+    *status.lock().unwrap_or_else(PoisonError::into_inner) = now;
+}
+
 /// A started engine.
 #[derive(Debug)]
 pub(crate) struct Running {
     order: Arc<Order>,
     status: SharedStatus,
+    counters: Arc<Counters>,
 }
 
 impl Running {
@@ -66,15 +77,16 @@ impl Running {
             Engine::Auto => (EngineKind::Threads, Why::Fastest),
         };
         let status = Arc::new(Mutex::new(EngineStatus { kind, why }));
+        let counters = Arc::new(Counters::default());
         let ring = match kind {
             EngineKind::Uring => {
-                let ring = uring::start(config, &pool, &status);
+                let ring = uring::start(config, &pool, &status, &counters);
                 Some(ring.map_err(StartError::RingUnavailable)?)
             }
             EngineKind::Threads => None,
         };
-        let order = Order::new(Route::new(Arc::clone(&pool), ring));
-        let running = Running { order, status };
+        let order = Order::new(Route::new(Arc::clone(&pool), ring, Arc::clone(&counters)));
+        let running = Running { order, status, counters };
         // At least one thread, now: later there may be no more to be had.
         if let Err(error) = pool.start() {
             running.close();
@@ -114,6 +126,10 @@ impl Running {
 
     pub(crate) fn status(&self) -> EngineStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// No more saves will come: the threads end when what was accepted is done.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::counters::Counters;
 use super::group::{self, Carriers, Groups};
 use super::pool::Pool;
 use super::uring;
@@ -21,8 +22,13 @@ pub(super) struct Route {
 const STRAIGHT_MAX: usize = 256 << 10;
 
 impl Route {
-    pub(super) fn new(pool: Arc<Pool>, ring: Option<Arc<uring::Queue>>) -> Route {
-        let groups = Groups::new(Carriers { pool: Arc::clone(&pool), ring: ring.clone() });
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        ring: Option<Arc<uring::Queue>>,
+        counters: Arc<Counters>,
+    ) -> Route {
+        let carriers = Carriers { pool: Arc::clone(&pool), ring: ring.clone() };
+        let groups = Groups::new(carriers, counters);
         Route { ring, pool, groups }
     }
 

@@ -55,6 +55,11 @@ impl Op {
     const fn is_harmless(self) -> bool {
         matches!(self, Op::SyncDirectory | Op::Verify | Op::Close)
     }
+
+    /// Does it wait for the disk to have a file or a directory?
+    const fn syncs(self) -> bool {
+        matches!(self, Op::Write { sync: true, .. } | Op::Sync | Op::SyncDirectory)
+    }
 }
 
 /// Bytes that one write entry carries: below the 2,147,479,552 at which a single write stops
@@ -115,6 +120,12 @@ fn writes(payload_len: usize, sync: bool) -> impl Iterator<Item = Op> {
         let offset = index * WRITE_MAX;
         Op::Write { offset, len: WRITE_MAX.min(payload_len - offset), sync }
     })
+}
+
+/// How many syncs a chain has made, by its results.
+pub(crate) fn syncs_of(chain: &[Op], results: &[i32]) -> u64 {
+    let made = chain.iter().zip(results).filter(|(_, result)| **result != -libc::ECANCELED);
+    made.filter(|(op, _)| op.syncs()).count() as u64
 }
 
 /// How a whole chain went.

@@ -47,6 +47,11 @@ impl Step {
         matches!(self, Step::SetAttributes | Step::Write | Step::Sync)
     }
 
+    /// Does it wait for the disk to have a file or a directory?
+    pub(crate) const fn syncs(self) -> bool {
+        matches!(self, Step::Sync | Step::SyncPrevious | Step::SyncDirectory)
+    }
+
     /// The kebab-case name, as errors, the command line and the documents print it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! The writer: a handle by which many tasks share one engine.
 
 mod builder;
+mod stats;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -12,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub use builder::WriterBuilder;
+pub use stats::{Carried, WriterStats};
 
 use crate::engine::task::limits::{Limits, Permit};
 use crate::engine::task::{Task, Tasks};
@@ -21,8 +23,10 @@ use crate::job::Job;
 use crate::plan::{Outcome, Step};
 use crate::receipt::{Carrier, Receipt};
 use crate::reply::{self, NoAnswer};
-use crate::request::{Request, Target};
+use crate::request::{Options, Request, Target};
+use crate::stats::Answered;
 use crate::sys::fork;
+use crate::trace;
 
 /// Saves files durably, many at a time.
 ///
@@ -217,6 +221,32 @@ impl Writer {
         self.shared.engine.status()
     }
 
+    /// What it has done so far, and what is under way: a snapshot, for metrics. It takes some microseconds, waits for
+    /// no disk, and can be asked at any time, also of a closed writer. In a forked child all is zero.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use ringseal::{Step, Writer};
+    ///
+    /// let writer = Writer::new()?;
+    /// writer.replace_blocking(dir.path().join("state.json"), "{}")?;
+    /// writer.replace_blocking(dir.path(), "{}").unwrap_err();
+    ///
+    /// let stats = writer.stats();
+    /// assert_eq!((stats.answered, stats.failed), (2, 1));
+    /// assert_eq!(stats.failures.at(Step::Check), 1); // a directory stands there
+    /// assert_eq!((stats.bytes, stats.oldest_in_flight), (2, None));
+    /// println!("99 % within {:?}", stats.latency.p99);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats(&self) -> WriterStats {
+        // First of all: in a forked child every lock may be held by a thread that is not there.
+        if self.shared.is_forked() {
+            return WriterStats::default();
+        }
+        WriterStats::new(self.shared.limits.passed(), self.shared.engine.counters())
+    }
+
     /// Takes no more saves and waits until every accepted one is answered. Saves that waited for
     /// room, and later ones, answer [`Cause::Closed`]. All handles of this writer are closed.
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -270,20 +300,46 @@ impl Shared {
     /// Carries a request out on this thread. If others of its target are under way, it waits.
     fn carry(&self, request: Request, permit: Permit) -> Result<Receipt> {
         let Request { target, bytes, options } = request;
-        let mut job = Job::prepare(target, &options)?;
-        if let Some(_turn) = self.engine.enter(&mut job) {
-            job.look_again()?;
-            return calls::carry(job, &bytes);
+        let (mut job, permit) = Shared::resolve(target, &bytes, &options, permit)?;
+        if let Some(turn) = self.engine.enter(&mut job) {
+            let mut syncs = 0;
+            let answer = job.look_again().and_then(|()| {
+                calls::run(&mut job, &bytes);
+                syncs = job.syncs;
+                calls::finish(job, Carrier::Caller, bytes.len())
+            });
+            drop(turn);
+            count(permit, answer.as_ref(), syncs);
+            return answer;
         }
         let (task, answer) = self.task(job, bytes, permit);
         self.accept(vec![task]);
         pollster::block_on(answer)
     }
 
+    /// Opens the target's directory and looks at it. What fails so is answered.
+    fn resolve(
+        target: Target,
+        bytes: &Bytes,
+        options: &Options,
+        permit: Permit,
+    ) -> Result<(Job, Permit)> {
+        match Job::prepare(target, options) {
+            Ok(job) => {
+                trace::accepted(permit.number(), &job.place.shown, bytes.len());
+                Ok((job, permit))
+            }
+            Err(error) => {
+                count(permit, Err(&error), 0);
+                Err(error)
+            }
+        }
+    }
+
     /// Resolves a request.
     fn prepare(&self, request: Request, permit: Permit) -> Result<(Box<Task>, Answer)> {
         let Request { target, bytes, options } = request;
-        let job = Job::prepare(target, &options)?;
+        let (job, permit) = Shared::resolve(target, &bytes, &options, permit)?;
         Ok(self.task(job, bytes, permit))
     }
 
@@ -308,6 +364,12 @@ impl Shared {
             task.carry();
         }
     }
+}
+
+/// Counts a save whose answer this is, and gives its room back.
+fn count(mut permit: Permit, answer: Result<&Receipt, &Error>, syncs: u64) {
+    permit.give_back_for(Answered::of(answer, syncs));
+    trace::answered(permit.number(), permit.took(), answer);
 }
 
 /// The answer to a save of this target.

@@ -172,6 +172,41 @@ fn the_text_tells_the_same() {
 }
 
 #[test]
+fn stats_are_told_where_they_are_asked_for() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make_states(from.path(), 20);
+    // What cannot be replaced.
+    fs::create_dir_all(to.path().join("container-00007/state.json")).unwrap();
+    for engine in engines() {
+        let output = checkpoint(from.path(), to.path(), &["--json", "--engine", engine, "--stats"]);
+        assert_status(&output, 1);
+        let stats = &json(&output)["stats"];
+        assert_eq!((&stats["accepted"], &stats["answered"]), (&json!(20), &json!(20)));
+        assert_eq!((&stats["failed"], &stats["failures"]), (&json!(1), &json!({ "check": 1 })));
+        assert_eq!(stats["bytes"], json(&output)["bytes"]);
+        assert_eq!((&stats["in_flight"], &stats["oldest_in_flight"]), (&json!(0), &json!(null)));
+        assert_eq!(stats["latency"]["count"], 20);
+        let carried = stats["carried"].as_object().unwrap().values();
+        assert_eq!(carried.map(|count| count.as_u64().unwrap()).sum::<u64>(), 19);
+
+        let options = ["--engine", engine, "--stats"];
+        let text = stdout(&checkpoint(from.path(), to.path(), &options)).to_owned();
+        let table = &text[text.find("\nwriter\n").expect("a table")..];
+        for row in [
+            "  accepted                    20\n",
+            "  failed                       1\n",
+            "    at check                   1\n",
+        ] {
+            assert!(table.contains(row), "{text}");
+        }
+        assert!(table.contains("  latency, mean "), "{text}");
+    }
+    let output = checkpoint(from.path(), to.path(), &["--json"]);
+    assert!(json(&output).get("stats").is_none());
+    assert!(!stdout(&checkpoint(from.path(), to.path(), &[])).contains("writer"));
+}
+
+#[test]
 fn it_tells_how_often_the_device_was_flushed() {
     let from = tempfile::tempdir().unwrap();
     make_states(from.path(), 20);

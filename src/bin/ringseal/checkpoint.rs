@@ -39,6 +39,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1024,
         value_parser = clap::value_parser!(u16).range(1..=2048))]
     max_in_flight: u16,
+    /// Print what the writer has counted, too
+    #[arg(long)]
+    stats: bool,
 }
 
 /// Directories that the command makes are for their owner only: states can hold secrets.
@@ -60,6 +63,7 @@ pub fn run(arguments: Arguments, as_json: bool) -> Ending {
             let source = Source::new(from, to, names, stop, failures, bar.clone());
             failures = save(source, &writer, &mut summary);
             bar.finish_and_clear();
+            summary.stats = arguments.stats.then(|| writer.stats());
             summary.flushes = flushes.and_then(|flushes| flushes.since());
         }
         Ok(None) => return Ending::Usage(same_directory()),

@@ -13,6 +13,7 @@ mod probe;
 mod recover;
 mod signals;
 mod source;
+mod stats;
 mod store;
 mod summary;
 mod text;

@@ -40,6 +40,9 @@
 //! | `interrupted` | bool | SIGINT or SIGTERM ended it before all was saved |
 //! | `engine` | object or null | `kind`: `uring` or `threads`; `why`: one sentence; null if none could be started |
 //! | `filesystem` | object or null | of `to`, as in `probe` |
+//! | `stats` | object | only with `--stats`: the fields of the library's `WriterStats`; times are seconds |
+//! | `stats.failures` | object | step to number: where saves failed |
+//! | `stats.oldest_in_flight` | number or null | null at rest |
 //!
 //! `recover`:
 //!

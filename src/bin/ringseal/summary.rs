@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
-use ringseal::{Durability, EngineStatus, FilesystemProbe, Receipt};
+use ringseal::{Durability, EngineStatus, FilesystemProbe, Receipt, WriterStats};
 use serde_json::{Value, json};
 
 use crate::output::engine_to_json;
 use crate::probe;
+use crate::stats;
 use crate::text::{count, shown};
 
 /// What came of a checkpoint.
@@ -35,6 +36,8 @@ pub struct Summary<'a> {
     pub filesystem: Option<FilesystemProbe>,
     /// Flushes of its device meanwhile; `None` without a device.
     pub flushes: Option<u64>,
+    /// What the writer has counted, if it was asked for.
+    pub stats: Option<WriterStats>,
 }
 
 impl Summary<'_> {
@@ -55,6 +58,7 @@ impl Summary<'_> {
             took: Duration::ZERO,
             filesystem: None,
             flushes: None,
+            stats: None,
         }
     }
 
@@ -106,13 +110,16 @@ impl Summary<'_> {
         if self.interrupted {
             line("interrupted", "a signal ended it; what was saved stays, the rest was not begun");
         }
+        if let Some(stats) = &self.stats {
+            text.push_str(&stats::writer_to_text(stats));
+        }
         text
     }
 
     /// For machines; the fields are listed in [`output`](crate::output).
     pub fn to_json(&self) -> Value {
         let filesystem = self.filesystem.as_ref();
-        json!({
+        let mut fields = json!({
             "from": self.from.to_string_lossy(),
             "to": self.to.to_string_lossy(),
             "files": self.files,
@@ -129,6 +136,10 @@ impl Summary<'_> {
             "interrupted": self.interrupted,
             "engine": self.engine.as_ref().map(engine_to_json),
             "filesystem": filesystem.map(|found| probe::filesystem_to_json(self.to, found)),
-        })
+        });
+        if let Some(stats) = &self.stats {
+            fields["stats"] = stats::writer_to_json(stats);
+        }
+        fields
     }
 }

@@ -5,17 +5,21 @@ use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
 use super::super::calls;
+use super::super::counters::Counters;
 use super::carriers::Carriers;
 use super::syncs;
 use crate::engine::task::{Ended, Tasks};
 use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
 use crate::plan::barrier::Barrier;
+use crate::trace;
 
 /// Carries the saves out, and answers each as soon as it is done. One that fails leaves the cycle
 /// at its step; the others go on.
-pub(super) fn run(mut tasks: Tasks, carriers: &Carriers) {
+pub(super) fn run(mut tasks: Tasks, carriers: &Carriers, counters: &Counters) {
     let Some(first) = tasks.first() else { return };
+    counters.cycle(tasks.len());
+    let _span = trace::cycle(tasks.len());
     let mut barrier = syncs::choose(tasks.len(), first.job.place.dir.as_fd());
     while !tasks.is_empty() {
         let width = width(barrier, tasks.len(), carriers);
@@ -24,7 +28,7 @@ pub(super) fn run(mut tasks: Tasks, carriers: &Carriers) {
         if let Some(step) = tasks.iter().filter_map(|task| task.job.next()).min() {
             let (waiting, others) =
                 tasks.into_iter().partition(|task| task.job.next() == Some(step));
-            (tasks, barrier) = share(step, barrier, waiting, carriers);
+            (tasks, barrier) = share(step, barrier, waiting, carriers, counters);
             tasks.extend::<Tasks>(others);
         }
         tasks = answer_ended(tasks);
@@ -62,6 +66,7 @@ fn share(
     barrier: Barrier,
     mut waiting: Tasks,
     carriers: &Carriers,
+    counters: &Counters,
 ) -> (Tasks, Barrier) {
     let Some(first) = waiting.first() else { return (waiting, barrier) };
     if step == Step::Verify {
@@ -71,6 +76,7 @@ fn share(
     }
     if barrier == Barrier::Filesystem {
         let dir = Arc::clone(&first.job.place.dir);
+        counters.barrier();
         if syncs::filesystem(dir.as_fd()).is_ok() {
             for task in &mut waiting {
                 // The temporary name is gone by then if the rename came first.

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use carriers::Carriers;
 
+use super::counters::Counters;
 use crate::engine::task::Tasks;
 use crate::job::Promise;
 
@@ -43,6 +44,7 @@ pub(crate) struct LaneKey {
 pub(crate) struct Groups {
     lanes: Mutex<HashMap<LaneKey, Lane>>,
     carriers: Carriers,
+    counters: Arc<Counters>,
 }
 
 #[derive(Debug, Default)]
@@ -52,8 +54,8 @@ struct Lane {
 }
 
 impl Groups {
-    pub(crate) fn new(carriers: Carriers) -> Arc<Groups> {
-        Arc::new(Groups { lanes: Mutex::default(), carriers })
+    pub(crate) fn new(carriers: Carriers, counters: Arc<Counters>) -> Arc<Groups> {
+        Arc::new(Groups { lanes: Mutex::default(), carriers, counters })
     }
 
     /// Takes saves; each is carried out by the next cycle of its filesystem.
@@ -97,7 +99,8 @@ impl Groups {
             }
             drop(lanes);
             // Whoever is not answered because of a panic is told so by the drop of his reply.
-            let _ = catch_unwind(AssertUnwindSafe(|| cycle::run(tasks, &self.carriers)));
+            let run = || cycle::run(tasks, &self.carriers, &self.counters);
+            let _ = catch_unwind(AssertUnwindSafe(run));
             let groups = Arc::clone(self);
             if self.carriers.pool.enqueue(Box::new(move || groups.serve(key))).is_none() {
                 return;

@@ -6,8 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use crate::error::Cause;
+use crate::stats::{Answered, Totals, Traffic};
 use crate::sys::fork;
 
 /// The two limits, and who waits for room.
@@ -29,6 +31,7 @@ struct State {
     waiting: VecDeque<Waiting>,
     next_ticket: u64,
     drained: Vec<Waker>,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -61,8 +64,20 @@ impl From<NoRoom> for Cause {
 #[derive(Debug)]
 pub(crate) struct Permit {
     limits: Arc<Limits>,
+    /// Of those that found room.
+    number: u64,
     bytes: usize,
     holds_room: bool,
+    /// From room to answer.
+    took: Duration,
+}
+
+/// What is counted of the saves that found room, at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Passed {
+    pub totals: Totals,
+    pub in_flight: u64,
+    pub waiting: u64,
 }
 
 impl Limits {
@@ -135,11 +150,19 @@ impl Limits {
         state.requests < self.requests_max && state.bytes + bytes <= self.bytes_max
     }
 
+    /// What was counted so far.
+    pub(crate) fn passed(&self) -> Passed {
+        let state = self.lock();
+        let (in_flight, waiting) = (state.requests as u64, state.waiting.len() as u64);
+        Passed { totals: state.traffic.totals(), in_flight, waiting }
+    }
+
     fn grant(self: &Arc<Limits>, state: &mut State, bytes: usize) -> Permit {
         state.requests += 1;
         state.unanswered += 1;
         state.bytes += bytes;
-        Permit { limits: Arc::clone(self), bytes, holds_room: true }
+        let (number, took) = (state.traffic.begin(), Duration::ZERO);
+        Permit { limits: Arc::clone(self), number, bytes, holds_room: true, took }
     }
 
     /// Who is first in the line, if there is room for it.
@@ -155,13 +178,14 @@ impl Limits {
 
 impl Permit {
     /// Gives the room back, all of it at once, before the answers go out: who has one finds the
-    /// writer idle. The permits are of the same limits.
-    pub(crate) fn give_back_all<'a>(mut permits: impl Iterator<Item = &'a mut Permit>) {
-        let Some(first) = permits.next() else { return };
+    /// writer idle, and his save counted. The permits are of the same limits.
+    pub(crate) fn give_back_all<'a>(mut permits: impl Iterator<Item = (&'a mut Permit, Answered)>) {
+        let Some((first, answered)) = permits.next() else { return };
         let limits = Arc::clone(&first.limits);
+        let now = Instant::now();
         let mut state = limits.lock();
-        first.give_back(&mut state);
-        permits.for_each(|permit| permit.give_back(&mut state));
+        first.give_back(&mut state, now, answered);
+        permits.for_each(|(permit, answered)| permit.give_back(&mut state, now, answered));
         let next = limits.first_with_room(&state);
         drop(state);
         if let Some(waker) = next {
@@ -178,10 +202,26 @@ impl Permit {
         self.limits.first_with_room(&state)
     }
 
-    fn give_back(&mut self, state: &mut State) {
+    /// Gives the room back, before the answer goes out, whatever it is.
+    pub(crate) fn give_back_for(&mut self, answered: Answered) {
+        Permit::give_back_all(std::iter::once((self, answered)));
+    }
+
+    /// The save's number among those that found room.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// From room to answer; zero before that.
+    pub(crate) fn took(&self) -> Duration {
+        self.took
+    }
+
+    fn give_back(&mut self, state: &mut State, now: Instant, answered: Answered) {
         if std::mem::take(&mut self.holds_room) {
             state.requests -= 1;
             state.bytes -= self.bytes;
+            self.took = state.traffic.end(self.number, now, answered);
         }
     }
 }
@@ -192,7 +232,8 @@ impl Drop for Permit {
         let mut state = limits.lock();
         let mut wakers = Vec::new();
         if self.holds_room {
-            self.give_back(&mut state);
+            // Nobody has said what became of it.
+            self.give_back(&mut state, Instant::now(), Answered::LOST);
             wakers.extend(limits.first_with_room(&state));
         }
         state.unanswered -= 1;

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::receipt::{Carrier, Receipt};
 use crate::reply;
+use crate::stats::Answered;
+use crate::trace;
 use limits::Permit;
 use turn::Turn;
 
@@ -93,8 +95,8 @@ impl Task {
     /// Ends it before anything was done.
     pub(crate) fn fail(self, error: Error) -> Ended {
         let Task { job, payload, permit, reply, turn, overtaken, .. } = self;
-        let (answer, sequence) = (Err(error), job.sequence);
-        Ended { payload, permit, reply, answer, turn, overtaken, sequence }
+        let (answer, sequence, syncs) = (Err(error), job.sequence, job.syncs);
+        Ended { payload, permit, reply, answer, turn, overtaken, sequence, syncs }
     }
 
     /// Begins anew, with a new file, and by plain calls, which look more closely.
@@ -126,9 +128,9 @@ impl Task {
     /// Cleans up after a save that has come to its end.
     pub(crate) fn end(self) -> Ended {
         let Task { job, payload, carrier, permit, reply, turn, overtaken, .. } = self;
-        let sequence = job.sequence;
+        let (sequence, syncs) = (job.sequence, job.syncs);
         let answer = calls::finish(job, carrier, payload.len());
-        Ended { payload, permit, reply, answer, turn, overtaken, sequence }
+        Ended { payload, permit, reply, answer, turn, overtaken, sequence, syncs }
     }
 }
 
@@ -142,6 +144,8 @@ pub(crate) struct Ended {
     pub turn: Option<Turn>,
     pub overtaken: Vec<Overtaken>,
     pub sequence: u64,
+    /// Syncs that were made for it.
+    pub syncs: u64,
 }
 
 impl Ended {
@@ -160,17 +164,22 @@ impl Ended {
         contained(|| Permit::give_back_all(ended.iter_mut().flat_map(Ended::permits)));
         for Ended { permit, reply, answer, overtaken, sequence: into, .. } in ended {
             for Overtaken { permit, reply, target, sequence } in overtaken {
-                contained(|| reply.send(coalesced(&answer, target, sequence, into)));
+                let answer = coalesced(&answer, target, sequence, into);
+                contained(|| trace::answered(permit.number(), permit.took(), answer.as_ref()));
+                contained(|| reply.send(answer));
                 contained(|| drop(permit));
             }
+            contained(|| trace::answered(permit.number(), permit.took(), answer.as_ref()));
             contained(|| reply.send(answer));
             contained(|| drop(permit));
         }
     }
 
-    fn permits(&mut self) -> impl Iterator<Item = &mut Permit> {
-        let overtaken = self.overtaken.iter_mut().map(|overtaken| &mut overtaken.permit);
-        std::iter::once(&mut self.permit).chain(overtaken)
+    fn permits(&mut self) -> impl Iterator<Item = (&mut Permit, Answered)> {
+        let answered = Answered::of(self.answer.as_ref(), self.syncs);
+        let overtaken = self.overtaken.iter_mut();
+        let overtaken = overtaken.map(move |older| (&mut older.permit, answered.of_older()));
+        std::iter::once((&mut self.permit, answered)).chain(overtaken)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -11,12 +11,13 @@ use super::entries::{self, Cleaning};
 use super::queue::{Queue, Queued};
 use super::ring::{Completion, Ring};
 use super::wave::Member;
+use crate::engine::counters::Counters;
 use crate::engine::pool::Pool;
 use crate::engine::task::{Ended, Task};
-use crate::engine::{EngineKind, EngineStatus, SharedStatus, Why, calls};
+use crate::engine::{self, SharedStatus, Why, calls};
 use crate::error::{Cause, Error};
 use crate::plan::Step;
-use crate::plan::chain::{ChainEnd, Op, record_chain};
+use crate::plan::chain::{ChainEnd, Op, record_chain, syncs_of};
 use crate::receipt::Carrier;
 
 /// Saves in a row that find no worker before the ring is given up.
@@ -51,6 +52,7 @@ pub(crate) struct Driver {
     queue: Arc<Queue>,
     pool: Arc<Pool>,
     status: SharedStatus,
+    counters: Arc<Counters>,
 }
 
 /// A save that has a slot.
@@ -85,6 +87,7 @@ impl Driver {
         queue: Arc<Queue>,
         pool: Arc<Pool>,
         status: SharedStatus,
+        counters: Arc<Counters>,
     ) -> Driver {
         let (slots, workers_max) = (ring.slots(), ring.workers());
         Driver {
@@ -101,6 +104,7 @@ impl Driver {
             queue,
             pool,
             status,
+            counters,
         }
     }
 
@@ -163,6 +167,7 @@ impl Driver {
         let entries = entries::chain(&ops, slot, &active.queued.task);
         active.round = Round::Chain(ops);
         self.push(slot, &entries);
+        self.counters.chain();
     }
 
     fn push(&mut self, slot: u32, entries: &[io_uring::squeue::Entry]) {
@@ -270,8 +275,7 @@ impl Driver {
     /// Gives the ring up: from now on the pool does everything.
     fn retire(&mut self, why: Why) {
         self.retired = true;
-        let status = EngineStatus { kind: EngineKind::Threads, why };
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        engine::note_ring_given_up(&self.status, why);
         if self.queue.retire(&mut self.backlog) {
             self.pool.close();
         }
@@ -330,6 +334,7 @@ impl Driver {
         let active = self.slots[slot as usize].as_mut()?;
         active.note_slot(ops);
         let task = &mut active.queued.task;
+        task.job.syncs += syncs_of(ops, &active.results);
         let (len, progress) = (task.payload.len(), &mut task.job.progress);
         let end = record_chain(progress, len, ops, &active.results);
         let name_is_taken =
@@ -415,12 +420,11 @@ impl Driver {
                 }
                 turn => turn,
             };
-            let (payload, answer) = (Bytes::new(), Err(lost));
-            let ended = Ended { payload, permit, reply, answer, turn, overtaken, sequence };
+            let (payload, answer, syncs) = (Bytes::new(), Err(lost), 0);
+            let ended = Ended { payload, permit, reply, answer, turn, overtaken, sequence, syncs };
             Ended::answer_all(vec![ended]);
         }
-        self.free = (0..self.slots.len() as u32).collect();
-        self.singles = 0;
+        (self.free, self.singles) = ((0..self.slots.len() as u32).collect(), 0);
         mem::forget(self.ring.take());
     }
 }

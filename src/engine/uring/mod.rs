@@ -47,6 +47,7 @@ use std::sync::mpsc::sync_channel;
 
 use rustix::event::EventfdFlags;
 
+use super::counters::Counters;
 use super::pool::Pool;
 use super::{Config, SharedStatus, Why};
 use crate::sys::thread;
@@ -59,6 +60,7 @@ pub(crate) fn start(
     config: Config,
     pool: &Arc<Pool>,
     status: &SharedStatus,
+    counters: &Arc<Counters>,
 ) -> Result<Arc<Queue>, Why> {
     let failed = |call, errno: rustix::io::Errno| Why::PrepareFailed(call, errno.raw_os_error());
     let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
@@ -68,6 +70,7 @@ pub(crate) fn start(
 
     let (tell, told) = sync_channel(1);
     let (driver_queue, pool, status) = (Arc::clone(&queue), Arc::clone(pool), Arc::clone(status));
+    let counters = Arc::clone(counters);
     let body = move || {
         // The ring belongs to the thread that makes it: its workers share this thread's umask, and
         // if it ended its chains would be cancelled half-way.
@@ -77,7 +80,7 @@ pub(crate) fn start(
         match ring {
             Ok(ring) => {
                 let _ = tell.send(Ok(()));
-                Driver::new(ring, driver_queue, pool, status).run();
+                Driver::new(ring, driver_queue, pool, status, counters).run();
             }
             Err(why) => {
                 let _ = tell.send(Err(why));

@@ -1,0 +1,176 @@
+//! The events of the feature `tracing`: what is told, at which level, and what never is.
+
+use std::fmt::{Debug, Write};
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ringseal::{Outcome, Request, Writer};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::engines;
+use crate::support::{Disk, in_child, need};
+
+/// Collects what is told, a line each: `LEVEL name=value ... message`; spans as `LEVEL span NAME ...`.
+#[derive(Debug, Clone, Default)]
+pub struct Collector {
+    lines: Arc<Mutex<Vec<String>>>,
+    spans: Arc<AtomicU64>,
+}
+
+impl Collector {
+    /// Collects from now on, in this process.
+    pub fn install() -> Collector {
+        let collector = Collector::default();
+        tracing::subscriber::set_global_default(collector.clone()).unwrap();
+        collector
+    }
+
+    /// What was told since it was asked last.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.lock().unwrap())
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => write!(self.0, " {value:?}").unwrap(),
+            name => write!(self.0, " {name}={value:?}").unwrap(),
+        }
+    }
+}
+
+impl Subscriber for Collector {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "ringseal"
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut line = Line(format!("{} span {}", span.metadata().level(), span.metadata().name()));
+        span.record(&mut line);
+        self.lines.lock().unwrap().push(line.0);
+        Id::from_u64(self.spans.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.lines.lock().unwrap().push(line.0);
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Lines of a level that hold all of these.
+pub fn of<'a>(lines: &'a [String], level: Level, parts: &[&str]) -> Vec<&'a String> {
+    let is_of = |line: &&String| {
+        line.starts_with(level.as_str()) && parts.iter().all(|part| line.contains(part))
+    };
+    lines.iter().filter(is_of).collect()
+}
+
+/// What is saved in these tests, and must not be told.
+pub const SECRET: &str = "c2VjcmV0-of-a-container";
+
+#[test]
+fn every_save_is_told_and_no_payload_is() {
+    in_child("events::every_save_is_told_and_no_payload_is", || {
+        let disk = need!(Disk::ext4());
+        let collector = Collector::install();
+        for engine in engines() {
+            let writer = Writer::builder().engine(engine).build().unwrap();
+            let dir = disk.path().join(format!("{engine:?}"));
+            fs::create_dir_all(dir.join("3")).unwrap();
+            let requests: Vec<Request> =
+                (0..10).map(|number| Request::new(dir.join(number.to_string()), SECRET)).collect();
+            let answers = writer.replace_all_blocking(requests);
+            assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1);
+            writer.replace_blocking(dir.join("alone"), SECRET).unwrap();
+            writer.close_blocking();
+
+            let lines = collector.take();
+            assert_eq!(of(&lines, Level::TRACE, &[" accepted", "path="]).len(), 10, "{lines:#?}");
+            let bytes = format!("bytes={}", SECRET.len());
+            let answered = of(&lines, Level::TRACE, &[" answered", &bytes, "micros="]);
+            assert_eq!(answered.len(), 10, "{lines:#?}");
+            let failed = of(&lines, Level::DEBUG, &[" failed", "step=\"check\"", "errno=21"]);
+            assert_eq!(failed.len(), 1, "{lines:#?}");
+            assert!(failed[0].contains("outcome=\"unchanged\""), "{failed:?}");
+            let cycles = of(&lines, Level::DEBUG, &["span cycle", "files=9"]);
+            assert_eq!(cycles.len(), 1, "{lines:#?}");
+            assert!(of(&lines, Level::WARN, &[]).is_empty(), "{lines:#?}");
+            assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+        }
+    });
+}
+
+#[test]
+fn a_failure_that_leaves_doubt_is_a_warning() {
+    in_child("events::a_failure_that_leaves_doubt_is_a_warning", || {
+        let collector = Collector::install();
+        for engine in engines() {
+            let disk = need!(Disk::xfs());
+            let writer = Writer::builder().engine(engine).build().unwrap();
+            let target = disk.path().join("state.json");
+            writer.replace_blocking(&target, "old").unwrap();
+            collector.take();
+            need!(disk.shutdown());
+            let error = pollster::block_on(writer.replace(&target, SECRET)).unwrap_err();
+            let lines = collector.take();
+            let level = match error.outcome() {
+                Outcome::Unchanged => Level::DEBUG,
+                _ => Level::WARN,
+            };
+            let step = format!("step={:?}", error.step().name());
+            assert_eq!(of(&lines, level, &[&step, "failed"]).len(), 1, "{error}: {lines:#?}");
+            assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+            writer.close_blocking();
+            drop(writer);
+            disk.remount();
+        }
+    });
+}
+
+/// A subscriber is somebody else's code: one that panics takes no save with it.
+#[test]
+fn a_subscriber_that_panics_loses_no_save() {
+    struct Panics;
+    impl Subscriber for Panics {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            panic!("a span")
+        }
+        fn event(&self, _: &Event<'_>) {
+            panic!("an event")
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    in_child("events::a_subscriber_that_panics_loses_no_save", || {
+        std::panic::set_hook(Box::new(|_| {}));
+        tracing::subscriber::set_global_default(Panics).unwrap();
+        let disk = need!(Disk::ext4());
+        for engine in engines() {
+            let writer = Writer::builder().engine(engine).build().unwrap();
+            let requests: Vec<Request> = (0..20)
+                .map(|number| Request::new(disk.path().join(number.to_string()), SECRET))
+                .collect();
+            let answers = writer.replace_all_blocking(requests);
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+            writer.replace_blocking(disk.path().join("alone"), SECRET).unwrap();
+            writer.close_blocking();
+        }
+    });
+}
