@@ -100,8 +100,8 @@ pub use stats::{Failures, Latency};
 pub use store::Unreadable;
 pub use store::{
     Commit, Committed, Freshness, LogChange, LogEntry, LogKind, LogReport, LogUse, NotVisible,
-    OpenError, Opening, Publish, Recovery, Route, StateReader, StateStore, StoreOptions,
-    Transaction, inspect_log,
+    OpenError, Opening, Publish, Published, Recovery, Route, StateReader, StateStore, StoreOptions,
+    StoreStats, Transaction, inspect_log,
 };
 pub use writer::{Carried, Save, SaveAll, Writer, WriterBuilder, WriterStats};
 

@@ -227,7 +227,8 @@ impl Committer {
 
     fn answer_beside(&self, batch: Vec<Pending>, answers: Vec<Result<Made>>) {
         let is_made = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
-        let newest = newest_of(is_made.map(|(pending, _)| pending));
+        let newest = newest_of(is_made.clone().map(|(pending, _)| pending));
+        self.stats.direct(is_made.count());
         for (pending, answer) in batch.into_iter().zip(answers) {
             let committed = |made| {
                 let (durability, coalesced, left) = match made {

@@ -23,12 +23,14 @@ use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
 use super::slots::Slots;
 use super::spreader::Spreader;
+use super::stats::Counters;
 use super::{Committed, NotVisible};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::receipt::Durability;
+use crate::trace;
 use crate::writer::Writer;
 
 /// An open store: what its handles and its thread share.
@@ -47,6 +49,7 @@ pub(crate) struct Committer {
     pub limits: Arc<Limits>,
     pub queue: Queue,
     pub spreader: Spreader,
+    pub stats: Arc<Counters>,
     pub following: Following,
     /// Where saves are answered before they are visible.
     pub behind: Option<Behind>,
@@ -104,14 +107,17 @@ impl Committer {
                 return Vec::new();
             }
         };
+        let _span = trace::group(batch.len(), blocks);
+        // What was left before is nobody's here.
+        open.files().take_left();
         let mut group = open.commit(self.located(&batch), visible);
+        let left = open.files().take_left();
         if self.following == Following::Shared {
             self.spreader.note();
         } else {
             // What is visible is all that it can be.
             let _ = open.spread().and_then(|()| open.note_spread());
         }
-        let left = if removes { open.files().take_left() } else { Vec::new() };
         if removes {
             self.remove_aside(&mut open, &batch, &mut group);
         }
@@ -256,6 +262,7 @@ impl Committer {
             }
         }
         *self.size.segment.lock().unwrap_or_else(PoisonError::into_inner) = segment;
+        trace::log_grown(self.layout.root.path(), segment);
         Ok(())
     }
 
@@ -341,10 +348,13 @@ impl Committer {
     pub(super) fn show_hidden(&self, core: &Core<Segments, Tree>) {
         let mut shown = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         if !(shown.is_empty() && core.hidden().is_empty()) {
+            trace::not_visible(&self.layout, &shown, core.hidden());
             shown.clone_from(core.hidden());
         }
         // Whoever loads looks at both while he has this lock.
         core.unpublished().forget_hidden();
+        drop(shown);
+        self.stats.note(core);
     }
 }
 

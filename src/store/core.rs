@@ -18,7 +18,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::log::format::{DirectoryId, Kind, Record};
-use super::log::{AppendError, Log, Medium};
+use super::log::{AppendError, Log, Medium, Usage};
 use crate::left_out::{Rule, left_out};
 use crate::plan::Step;
 pub(crate) use hidden::Hidden;
@@ -126,12 +126,17 @@ impl<M: Medium, F: Files> Core<M, F> {
 
     /// Goes on in another log. The files must have everything that this one holds, durably.
     pub(crate) fn renew(&mut self, log: Log<M>) {
-        self.log = log;
+        self.log = log.counts_on(self.log.usage());
     }
 
     /// Which log it is, and its last group.
     pub(crate) fn end(&self) -> (u64, u64) {
         (self.log.id(), self.log.last())
+    }
+
+    /// What the log has written, and how full it is.
+    pub(crate) fn usage(&self) -> Usage {
+        self.log.usage()
     }
 
     /// Which of the log's two segments it goes on in.

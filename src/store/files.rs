@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -10,13 +11,14 @@ use super::core::{Failure, Files, Published, Written, container};
 use super::layout::Layout;
 use super::log::format::{DirectoryId, Kind, Record};
 use super::slots::Slots;
+use super::stats::Counters;
 use super::unplaced;
 use crate::engine::crew;
 use crate::engine::pool::Pool;
 use crate::left_out::final_answer;
 use crate::plan::Step;
 use crate::request::Level;
-use crate::{filesystem, liveness};
+use crate::{filesystem, liveness, trace};
 
 /// Threads that publish one group, at most: more hinder each other in the filesystem.
 const WIDTH_MAX: usize = 4;
@@ -58,21 +60,37 @@ pub(crate) struct Barrier {
     following: Following,
     /// See [`filesystem::may_drop_blocks`].
     may_drop_blocks: bool,
+    stats: Arc<Counters>,
 }
 
 impl Barrier {
     /// Of the filesystem of the store's own directory.
-    pub(crate) fn new(own: &Arc<OwnedFd>, layout: &Arc<Layout>, following: Following) -> Barrier {
+    pub(crate) fn new(
+        own: &Arc<OwnedFd>,
+        layout: &Arc<Layout>,
+        following: Following,
+        stats: &Arc<Counters>,
+    ) -> Barrier {
         let may_drop_blocks =
             following == Following::Shared && filesystem::may_drop_blocks(own.as_fd());
-        let (dir, layout) = (Arc::clone(own), Arc::clone(layout));
-        Barrier { dir, layout, following, may_drop_blocks }
+        let (dir, layout, stats) = (Arc::clone(own), Arc::clone(layout), Arc::clone(stats));
+        Barrier { dir, layout, following, may_drop_blocks, stats }
     }
 
     /// Syncs, and tells which of these files have no room on the disk all the same.
     pub(crate) fn sync(&self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
+        if self.following == Following::Nothing {
+            return Ok(Vec::new());
+        }
+        let began = Instant::now();
+        let synced = self.sync_all(written);
+        self.stats.spread(began, written.len(), &synced);
+        synced
+    }
+
+    fn sync_all(&self, written: &[Written<'_>]) -> Result<Vec<String>, Errno> {
         match self.following {
-            Following::Nothing => return Ok(Vec::new()),
+            Following::Nothing => {}
             // They are durable.
             Following::Each => {}
             Following::Shared => {
@@ -145,7 +163,7 @@ impl Files for Tree {
         let level = self.barrier.level();
         let publish = move |record: &Record| match level {
             Level::Atomic => slots.publish(&layout, record),
-            Level::Durable => layout.publish(record, level),
+            Level::Durable => slots.publish_durably(&layout, record),
         };
         let answers = match records {
             [record] => vec![publish(record)],
@@ -184,7 +202,10 @@ impl Files for Tree {
     }
 
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
-        unplaced::keep(self.own.as_fd(), record)
+        unplaced::keep(self.own.as_fd(), record)?;
+        self.barrier.stats.set_aside();
+        trace::set_aside(&self.layout.shown(&record.path));
+        Ok(())
     }
 
     fn aside(&mut self) -> Result<Vec<Record>, Errno> {

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::committer::Committer;
 use super::spreader::Todo;
+use crate::trace;
 
 impl Committer {
     /// The thread that lets the files follow the log.
@@ -28,6 +29,7 @@ impl Committer {
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.pool.close();
+        trace::closed(self.layout.root.path(), last.err());
         self.spreader.finish(last);
     }
 

@@ -23,6 +23,7 @@
 //! | `files.rs`, `layout.rs`, `unplaced.rs` | the files, as a filesystem has them |
 //! | `slots/` | files that are published without making an inode |
 //! | `reader.rs`, `verify.rs`, `inspect.rs` | reading without the lock; what does not parse; what a log holds |
+//! | `stats.rs` | what a store tells of itself, and where its parts count it |
 //! | `lock.rs`, `id.rs` | one store for each root; what an id is |
 
 mod access;
@@ -48,6 +49,7 @@ mod reader;
 mod recovery;
 mod slots;
 mod spreader;
+mod stats;
 mod transaction;
 mod unplaced;
 #[cfg(feature = "json")]
@@ -65,6 +67,7 @@ pub use open::Opening;
 pub use options::StoreOptions;
 pub use reader::{Freshness, StateReader};
 pub use recovery::{LogUse, OpenError, Recovery};
+pub use stats::{Published, StoreStats};
 pub use transaction::{Commit, Transaction};
 #[cfg(feature = "json")]
 pub use verify::Unreadable;
@@ -75,6 +78,8 @@ use crate::plan::{Outcome, Step};
 use crate::reply::{NoAnswer, channel};
 use crate::sys::fork;
 use committer::Committer;
+pub(crate) use core::Hidden;
+pub(crate) use layout::Layout;
 
 /// The states of many containers below one root, saved again and again: for a daemon that owns the root.
 ///
@@ -304,6 +309,28 @@ impl StateStore {
             .iter()
             .map(|(path, hidden)| NotVisible::new(&committer.layout, path, hidden.errno));
         shown.collect()
+    }
+
+    /// What it has done so far, and what is under way: a snapshot, for metrics. It takes some microseconds, waits for
+    /// no disk, and can be asked at any time, also of a closed store. In a forked child all is zero.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use ringseal::StateStore;
+    ///
+    /// let store = StateStore::open_blocking(dir.path().join("containers"))?;
+    /// store.transaction().save_bytes("web-1", "{}").save_bytes("web-2", "{}").commit_blocking()?;
+    /// let stats = store.stats();
+    /// assert_eq!((stats.answered, stats.failed, stats.bytes), (1, 0, 4));
+    /// println!("log: {} of {} bytes", stats.log_used, stats.log_segment);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats(&self) -> StoreStats {
+        // First of all: in a forked child every lock may be held by a thread that is not there.
+        if self.is_forked() {
+            return StoreStats::default();
+        }
+        StoreStats::of(&self.handle.committer, self.handle.limits.passed())
     }
 
     /// Takes no more transactions, waits for those that were accepted, makes the files durable, and gives

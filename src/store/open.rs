@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use rustix::fs::Mode;
 
@@ -28,6 +29,7 @@ use super::queue::Queue;
 use super::recovery::{LogUse, OpenError, Recovery, io};
 use super::slots::{self, Slots};
 use super::spreader::Spreader;
+use super::stats::Counters;
 use super::{Handle, IN_FLIGHT, NotVisible, Publish, StateStore, THREADS_MAX};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
@@ -38,7 +40,7 @@ use crate::recover::{Leftover, Observer, Removal};
 use crate::reply::channel;
 use crate::root::Root;
 use crate::sys::{fork, thread};
-use crate::{filesystem, liveness};
+use crate::{filesystem, liveness, trace};
 
 /// A store on its way to be opened, by a thread of its own: a future.
 #[must_use = "futures do nothing unless polled"]
@@ -96,6 +98,7 @@ impl StoreOptions {
 
 /// Opens the store of a root.
 fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
+    let began = Instant::now();
     let root = Root::create(path, options.root_mode)?;
     if !is_its_users_alone(&root)? {
         return Err(OpenError::NotPrivate(root.path().to_owned()));
@@ -121,8 +124,10 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     pool.start().map_err(OpenError::NoThread)?;
     let mut starting = Starting(Some(Arc::clone(&pool)));
 
-    let barrier = Barrier::new(&own, &layout, following);
-    let slots = Arc::new(Slots::new(slots_max(&own, &options, following)));
+    let stats = Arc::new(Counters::default());
+    let barrier = Barrier::new(&own, &layout, following, &stats);
+    let slots = Slots::new(slots_max(&own, &options, following), Arc::clone(&stats));
+    let slots = Arc::new(slots);
     let files = Tree::new(
         Arc::clone(&layout),
         Arc::clone(&own),
@@ -158,6 +163,7 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
         limits: Arc::clone(&limits),
         queue: Queue::default(),
         spreader: Spreader::new(options.spread_after),
+        stats,
         following,
         behind,
         provable,
@@ -171,6 +177,7 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     // From here on that thread ends them.
     starting.0.take();
     let (generation, route) = (fork::generation(), options.route);
+    trace::opened(committer.layout.root.path(), &recovery, segment, began.elapsed());
     let handle = Handle { committer, limits, generation, route, recovery };
     Ok(StateStore { handle: Arc::new(handle) })
 }

@@ -9,6 +9,8 @@ use super::{Committed, Route};
 use crate::engine::task::limits::Permit;
 use crate::error::Result;
 use crate::reply::Reply;
+use crate::stats::Answered;
+use crate::trace;
 
 /// A transaction that was accepted.
 #[derive(Debug)]
@@ -57,7 +59,9 @@ struct State {
 }
 
 impl Pending {
-    pub(crate) fn answer(self, answer: Result<Committed>) {
+    pub(crate) fn answer(mut self, answer: Result<Committed>) {
+        self.permit.give_back_for(Answered::of_transaction(answer.as_ref()));
+        trace::committed(self.permit.number(), self.permit.took(), answer.as_ref());
         self.reply.send(answer);
         // Whoever closes the store waits for the answers, too.
         drop(self.permit);

@@ -28,6 +28,9 @@ pub(crate) struct Spreader {
 struct State {
     /// The log has something since then that the files may lack.
     since: Option<Instant>,
+    /// The same for whoever asks how old that is: a spread that is under way, or has failed, has not ended it.
+    unspread: Option<Instant>,
+    spreading: Option<Instant>,
     /// Somebody waits for a spread.
     wanted: bool,
     /// Spreads that have ended, and what came of the last.
@@ -51,6 +54,8 @@ impl Spreader {
     pub(crate) fn new(after: Duration) -> Spreader {
         let state = State {
             since: None,
+            unspread: None,
+            spreading: None,
             wanted: false,
             ended: 0,
             last: Ok(()),
@@ -64,10 +69,17 @@ impl Spreader {
     /// The log has something that the files may lack.
     pub(crate) fn note(&self) {
         let mut state = self.lock();
+        state.unspread.get_or_insert_with(Instant::now);
         if state.since.is_none() {
             state.since = Some(Instant::now());
             self.changed.notify_all();
         }
+    }
+
+    /// How long the log has had something that the files may lack.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        let state = self.lock();
+        state.spreading.or(state.unspread).map(|since| since.elapsed())
     }
 
     /// A spread is to begin, and nobody waits for it.
@@ -118,6 +130,7 @@ impl Spreader {
             if state.wanted || left.is_some_and(|left| left.is_zero()) {
                 state.wanted = false;
                 state.since = None;
+                state.spreading = state.unspread.take();
                 return Todo::Spread;
             }
             state = match left {
@@ -135,6 +148,13 @@ impl Spreader {
         let mut state = self.lock();
         state.ended += 1;
         state.last = spread;
+        let spread_since = state.spreading.take();
+        if spread.is_err() {
+            state.unspread = spread_since.or(state.unspread);
+        }
+        if again {
+            state.unspread.get_or_insert_with(Instant::now);
+        }
         if again && state.since.is_none() {
             state.since = Some(Instant::now());
         }
@@ -159,6 +179,7 @@ impl Spreader {
     pub(crate) fn finish(&self, last: Result<(), Errno>) {
         let mut state = self.lock();
         (state.is_over, state.last) = (true, last);
+        (state.unspread, state.spreading) = (None, None);
         let closers = std::mem::take(&mut state.closers);
         self.changed.notify_all();
         drop(state);

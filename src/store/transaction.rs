@@ -19,6 +19,7 @@ use crate::engine::task::limits::Permit;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::reply::{Answer, NoAnswer};
+use crate::trace;
 
 /// Any number of saves and removals, of one container or of many: after a crash all of it is there, or
 /// nothing. While the store is open, others see each file change whole, one after the other.
@@ -243,6 +244,7 @@ impl Handle {
             let Committer { slots, layout, .. } = &*self.committer;
             record.directory = slots.locate(layout, &record.path, make).unwrap_or_default();
         }
+        trace::transaction(permit.number(), records.len(), bytes_of(&records));
         let pending = Pending { records, way, located, sequence: 0, permit, reply };
         if self.committer.queue.push(pending) {
             match here {

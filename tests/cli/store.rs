@@ -14,6 +14,23 @@ fn store(root: &Path, arguments: &[&str], input: &str) -> std::process::Output {
 }
 
 #[test]
+fn a_checkpoint_tells_what_the_store_has_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, root) = (dir.path().join("from"), dir.path().join("root"));
+    make_states(&from, 20);
+    let arguments = ["checkpoint", "--from", from.to_str().unwrap(), "--stats"];
+    let text = stdout(&store(&root, &arguments, "")).to_owned();
+    assert!(text.contains("\nstore\n  accepted                     1  transactions\n"), "{text}");
+    assert!(text.contains("  groups                       1  of 20 changes together\n"), "{text}");
+    let output = store(&root, &[&arguments[..], &["--json"]].concat(), "");
+    assert_status(&output, 0);
+    let stats = &json(&output)["stats"];
+    assert_eq!((&stats["answered"], &stats["failures"]), (&json!(1), &json!({})));
+    assert_eq!((&stats["changes"], &stats["latency"]["count"]), (&json!(20), &json!(1)));
+    assert_eq!(stats["bytes"], json(&output)["bytes"]);
+}
+
+#[test]
 fn it_does_by_hand_what_the_store_does() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ringseal::{Outcome, Request, Writer};
+use ringseal::{Outcome, Request, StateStore, Writer};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -172,5 +172,33 @@ fn a_subscriber_that_panics_loses_no_save() {
             writer.replace_blocking(disk.path().join("alone"), SECRET).unwrap();
             writer.close_blocking();
         }
+    });
+}
+
+#[test]
+fn a_store_tells_its_life_and_no_payload() {
+    in_child("events::a_store_tells_its_life_and_no_payload", || {
+        let disk = need!(Disk::ext4());
+        let collector = Collector::install();
+        let root = disk.path().join("root");
+        let store = StateStore::open_blocking(&root).unwrap();
+        store.save_bytes_blocking("web-1", SECRET).unwrap();
+        store.remove_blocking("none").unwrap_err();
+        store.close_blocking().unwrap();
+        let lines = collector.take();
+        let path = format!("path={}", root.display());
+        for (level, parts) in [
+            (Level::INFO, ["store opened", &path]),
+            (Level::TRACE, ["transaction accepted", "changes=1"]),
+            (Level::TRACE, ["transaction answered", "micros="]),
+            (Level::DEBUG, ["span group", "transactions=1"]),
+            (Level::DEBUG, ["failed", "step=\"open-directory\""]),
+            (Level::DEBUG, ["spread", "micros="]),
+            (Level::INFO, ["store closed", &path]),
+        ] {
+            assert!(!of(&lines, level, &parts).is_empty(), "{parts:?}: {lines:#?}");
+        }
+        assert!(of(&lines, Level::WARN, &[]).is_empty(), "{lines:#?}");
+        assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
     });
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tracing")]
 mod events;
+mod store;
 mod writer;
 
 #[path = "../support/mod.rs"]

@@ -78,6 +78,7 @@
 //! | `ids` | array of strings | `list` |
 //! | `states` | number | `verify`: those that there are; the unreadable ones are failures |
 //! | `files` | number | `checkpoint`: files saved, in one transaction |
+//! | `stats` | object | `checkpoint --stats`: the fields of the library's `StoreStats`; times are seconds |
 //!
 //! `log`:
 //!

@@ -1,10 +1,10 @@
-//! What `--stats` prints: what a writer tells of itself, as a table and as JSON.
+//! What `--stats` prints: what a writer, or a store, tells of itself, as a table and as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
-use ringseal::{Carried, Failures, Latency, WriterStats};
+use ringseal::{Carried, Failures, Latency, Published, StoreStats, WriterStats};
 use serde_json::{Map, Value, json};
 
 /// Rows for people: what, how much, and what it means.
@@ -93,6 +93,77 @@ pub fn writer_to_json(stats: &WriterStats) -> Value {
         "files_in_cycles": stats.files_in_cycles,
         "barriers": stats.barriers,
         "syncs": stats.syncs,
+        "in_flight": stats.in_flight,
+        "oldest_in_flight": stats.oldest_in_flight.map(seconds),
+        "waiting": stats.waiting,
+        "latency": latency_to_json(&stats.latency),
+    })
+}
+
+/// A store's, for people.
+pub fn store_to_text(stats: &StoreStats) -> String {
+    let mut table = Table::default();
+    table.title("store");
+    table.row("accepted", stats.accepted, "transactions");
+    table.row("answered", stats.answered, "");
+    table.failures(&stats.failures);
+    table.row("coalesced", stats.coalesced, "a newer version took their place");
+    table.row("bytes", HumanBytes(stats.bytes), "of the files");
+    table.row("direct", stats.direct, "beside the log");
+    table.row("groups", stats.groups, &format!("of {} changes together", stats.changes));
+    table.row("log", HumanBytes(stats.log_bytes), "written");
+    let segment = HumanBytes(stats.log_segment);
+    table.row("  in use", HumanBytes(stats.log_used), &format!("of a segment of {segment}"));
+    let Published { exchanged, new_files, removed, failed, .. } = stats.published;
+    let how = format!("{exchanged} exchanged, {new_files} new files, {removed} removed");
+    table.row("published", exchanged + new_files + removed, &how);
+    table.row("  failed", failed, &format!("{} not visible now", stats.not_visible));
+    table.row("set aside", stats.set_aside, "");
+    table.row("unpublished", stats.unpublished, "answered, and visible soon");
+    let spreads =
+        format!("{} failed; the longest {}", stats.spreads_failed, time(stats.longest_spread));
+    table.row("spreads", stats.spreads, &spreads);
+    if let Some(oldest) = stats.oldest_unspread {
+        table.row("  oldest", time(oldest), "what the log has and the files lack");
+    }
+    table.row("slots", stats.slots, &format!("of {}", stats.slots_max));
+    table.row("in flight", stats.in_flight, "");
+    table.oldest(stats.oldest_in_flight);
+    table.latency(&stats.latency);
+    table.0
+}
+
+/// A store's, for machines; the fields are listed in [`output`](crate::output).
+pub fn store_to_json(stats: &StoreStats) -> Value {
+    json!({
+        "accepted": stats.accepted,
+        "answered": stats.answered,
+        "failed": stats.failed,
+        "failures": failures_to_json(&stats.failures),
+        "coalesced": stats.coalesced,
+        "bytes": stats.bytes,
+        "direct": stats.direct,
+        "groups": stats.groups,
+        "changes": stats.changes,
+        "log_bytes": stats.log_bytes,
+        "log_used": stats.log_used,
+        "log_segment": stats.log_segment,
+        "published": {
+            "exchanged": stats.published.exchanged,
+            "new_files": stats.published.new_files,
+            "removed": stats.published.removed,
+            "failed": stats.published.failed,
+        },
+        "not_visible": stats.not_visible,
+        "set_aside": stats.set_aside,
+        "unpublished": stats.unpublished,
+        "oldest_unspread": stats.oldest_unspread.map(seconds),
+        "spreads": stats.spreads,
+        "spreads_failed": stats.spreads_failed,
+        "last_spread": seconds(stats.last_spread),
+        "longest_spread": seconds(stats.longest_spread),
+        "slots": stats.slots,
+        "slots_max": stats.slots_max,
         "in_flight": stats.in_flight,
         "oldest_in_flight": stats.oldest_in_flight.map(seconds),
         "waiting": stats.waiting,

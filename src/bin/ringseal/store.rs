@@ -14,6 +14,7 @@ use crate::directory::{self, Directory};
 use crate::failures::{Failure, Failures};
 use crate::output::{Ending, Report};
 use crate::signals::Stop;
+use crate::stats;
 use crate::text::{count, printable};
 
 /// The options of `ringseal store`.
@@ -57,6 +58,9 @@ enum Action {
         /// A directory with one directory for each container, named by its id
         #[arg(long, value_name = "DIR")]
         from: PathBuf,
+        /// Print what the store has counted, too
+        #[arg(long)]
+        stats: bool,
     },
 }
 
@@ -186,7 +190,7 @@ fn act(
             }
         }
         Action::Load { .. } | Action::List | Action::Verify => {}
-        Action::Checkpoint { from } => {
+        Action::Checkpoint { from, stats } => {
             let states = states_below(store, from, failures)?;
             if failures.count() > 0 {
                 // All or nothing.
@@ -201,6 +205,11 @@ fn act(
             );
             said.fields.insert("files".to_owned(), files.into());
             said.committed(&committed, failures);
+            if *stats {
+                let stats = store.stats();
+                said.text.push_str(&stats::store_to_text(&stats));
+                said.fields.insert("stats".to_owned(), stats::store_to_json(&stats));
+            }
         }
     }
     Ok(said)

@@ -69,6 +69,19 @@ pub(crate) struct Log<M> {
     other_last: u64,
     /// A write failed, and what it has left on the disk could not be cut off.
     failed: Option<Errno>,
+    usage: Usage,
+}
+
+/// What was written, and how full the log is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// Groups of changes, and the changes in them.
+    pub groups: u64,
+    pub changes: u64,
+    /// Bytes that were written, marks included.
+    pub written: u64,
+    /// Bytes of the segment that are in use.
+    pub used: u64,
 }
 
 /// Why something was not appended.
@@ -101,6 +114,7 @@ impl<M: Medium> Log<M> {
             noted: 0,
             other_last: 0,
             failed: None,
+            usage: Usage::default(),
         };
         let other = 1 - log.segment;
         let in_other = |group: &&scan::Group| usize::from(group.header.segment) == other;
@@ -131,6 +145,19 @@ impl<M: Medium> Log<M> {
     /// The first half of its id.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What was written since the store was opened, and how full the segment is.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage { used: u64::from(self.block) * BLOCK as u64, ..self.usage }
+    }
+
+    /// Goes on counting what another log has counted, in whose place it is.
+    pub(crate) fn counts_on(mut self, before: Usage) -> Log<M> {
+        self.usage.groups += before.groups;
+        self.usage.changes += before.changes;
+        self.usage.written += before.written;
+        self
     }
 
     /// Which segment it goes on in.
@@ -282,6 +309,9 @@ impl<M: Medium> Log<M> {
         let (bytes, crc) = encode_group(header, records);
         self.medium.write(self.segment, self.block, &bytes)?;
         self.block += (bytes.len() / BLOCK) as u32;
+        self.usage.written += bytes.len() as u64;
+        self.usage.groups += u64::from(mark == Mark::Records);
+        self.usage.changes += records.len() as u64;
         (self.last, self.last_crc) = (self.seq, crc);
         self.noted = self.spread;
         Ok(())

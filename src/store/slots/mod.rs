@@ -31,7 +31,7 @@ mod table;
 mod tests;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -39,6 +39,7 @@ use rustix::io::Errno;
 use super::core::Failure;
 use super::layout::{Layout, c_string};
 use super::log::format::{DirectoryId, Kind, Record};
+use super::stats::{Counters, How};
 use crate::request::Level;
 use crate::sys::lease::Lease;
 use crate::{inode, liveness};
@@ -53,19 +54,37 @@ const MAX: usize = 16 << 10;
 
 /// The files that have two inodes.
 #[derive(Debug)]
-pub(crate) struct Slots(Mutex<Table<Slot>>);
+pub(crate) struct Slots {
+    table: Mutex<Table<Slot>>,
+    stats: Arc<Counters>,
+}
 
 impl Slots {
     /// For so many files; 0: all are replaced as everywhere else.
-    pub(crate) fn new(max: usize) -> Slots {
-        Slots(Mutex::new(Table::new(max)))
+    pub(crate) fn new(max: usize, stats: Arc<Counters>) -> Slots {
+        Slots { table: Mutex::new(Table::new(max)), stats }
+    }
+
+    /// How many files have two inodes, and how many can have.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        self.lock().usage()
     }
 
     /// Makes a record's change visible, unsynced.
     pub(crate) fn publish(&self, layout: &Layout, record: &Record) -> Result<(), Errno> {
+        self.stats.published(self.publish_unsynced(layout, record))
+    }
+
+    /// Makes a record's change visible and durable. That is never an exchange.
+    pub(crate) fn publish_durably(&self, layout: &Layout, record: &Record) -> Result<(), Errno> {
+        let how = if record.kind == Kind::Remove { How::Removed } else { How::NewFile };
+        self.stats.published(layout.publish(record, Level::Durable).map(|()| how))
+    }
+
+    fn publish_unsynced(&self, layout: &Layout, record: &Record) -> Result<How, Errno> {
         if record.kind == Kind::Remove {
             self.give_up(&record.path);
-            return layout.publish(record, Level::Atomic);
+            return layout.publish(record, Level::Atomic).map(|()| How::Removed);
         }
         let mut table = self.lock();
         let slot = table.take(&record.path);
@@ -74,7 +93,7 @@ impl Slots {
         if let Some(mut slot) = slot {
             if slot.publish(layout, record).is_ok() {
                 self.put(record, slot);
-                return Ok(());
+                return Ok(How::Exchanged);
             }
             slot.give_up();
         }
@@ -89,7 +108,7 @@ impl Slots {
         if let Some(slot) = is_admitted.then(|| Slot::of(replaced)).flatten() {
             self.put(record, slot);
         }
-        Ok(())
+        Ok(How::NewFile)
     }
 
     fn put(&self, record: &Record, slot: Slot) {
@@ -154,7 +173,7 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table<Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

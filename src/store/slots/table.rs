@@ -24,6 +24,11 @@ impl<T> Table<T> {
         Table { max, values: HashMap::new(), by_use: BTreeMap::new(), uses: 0, refused: 0 }
     }
 
+    /// How many values there are, and how many there can be.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        (self.values.len(), self.max)
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<&T> {
         self.values.get(path).map(|(_, value)| value)
     }
