@@ -104,6 +104,15 @@ pub(crate) struct Calling {
     /// How many.
     #[arg(long, default_value = "64", value_parser = count)]
     pub callers: usize,
+    /// States that they save in turn; by default each has one.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub states: Option<usize>,
+    /// Seconds after which a store's files follow its log, instead of the store's default.
+    #[arg(long, value_name = "SECONDS")]
+    pub spread_after: Option<f64>,
+    /// Measure somebody else on the same filesystem, too: who writes 4 KiB to a file and syncs it, fifty times a second.
+    #[arg(long)]
+    pub neighbour: bool,
     /// Bytes of each state.
     #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = bytes)]
     pub size: u64,
@@ -122,6 +131,11 @@ pub(crate) struct Calling {
 }
 
 impl Calling {
+    /// How many states there are.
+    pub(crate) fn states(&self) -> usize {
+        self.states.unwrap_or(self.callers).max(self.callers)
+    }
+
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }

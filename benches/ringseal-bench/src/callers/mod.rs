@@ -1,5 +1,6 @@
 //! Many callers, each saving its own state again and again: saves a second, and how long one waits.
 
+mod neighbour;
 mod savers;
 
 use std::fmt::Write;
@@ -39,7 +40,10 @@ pub(crate) struct Row {
     /// Over all rounds, in microseconds.
     pub p50_us: u64,
     pub p99_us: u64,
+    pub p999_us: u64,
     pub max_us: u64,
+    /// What a sync took somebody else: median, 99th percentile, worst.
+    pub neighbour_us: Option<[u64; 3]>,
 }
 
 /// One round of one writer.
@@ -50,6 +54,7 @@ struct Sample {
     flushes: Option<u64>,
     writes: Option<u64>,
     latencies: Histogram<u64>,
+    neighbour: Option<Histogram<u64>>,
 }
 
 /// Measures every writer on every place.
@@ -91,25 +96,33 @@ fn finish(bar: &ProgressBar) {
 
 fn measure(kind: Kind, dir: &Path, device: Option<&Device>, calling: &Calling) -> Result<Sample> {
     let home = tempfile::Builder::new().prefix("ringseal-bench-").tempdir_in(dir)?;
-    let saver = kind.make(home.path(), calling.callers)?;
+    let saver = kind.make(home.path(), calling)?;
     // Each has a state before, so that every save replaces one.
-    for caller in 0..calling.callers {
-        saver.save(caller, &state(caller, 0, calling.size))?;
-    }
+    let first = |caller: usize| {
+        let mut ids = (caller..calling.states()).step_by(calling.callers);
+        ids.try_for_each(|id| saver.save(id, &state(id, 0, calling.size)))
+    };
+    thread::scope(|scope| {
+        let first = &first;
+        let threads: Vec<_> =
+            (0..calling.callers).map(|caller| scope.spawn(move || first(caller))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+    })?;
     rustix::fs::syncfs(std::fs::File::open(home.path())?)?;
     let counters = || device.map(|device| device.counters()).transpose();
     let (before, cpu) = (counters()?, cpu_time());
     let gate = Barrier::new(calling.callers);
     let began = Instant::now();
     let end = began + calling.time;
-    let per_caller = thread::scope(|scope| {
-        let call = |caller: usize| call(&*saver, caller, &gate, end, calling.size);
+    let (per_caller, neighbour) = thread::scope(|scope| {
+        let neighbour = calling.neighbour.then(|| scope.spawn(|| neighbour::run(home.path(), end)));
+        let call = |caller: usize| call(&*saver, caller, &gate, end, calling);
         let threads: Vec<_> =
             (0..calling.callers).map(|caller| scope.spawn(move || call(caller))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("it does not panic"))
-            .collect::<Result<Vec<_>>>()
+        let joined = threads.into_iter().map(|thread| thread.join().expect("it does not panic"));
+        let per_caller = joined.collect::<Result<Vec<_>>>()?;
+        let neighbour = neighbour.map(|thread| thread.join().expect("it does not panic"));
+        anyhow::Ok((per_caller, neighbour.transpose()?))
     })?;
     let (time, cpu) = (began.elapsed(), cpu_time().saturating_sub(cpu));
     let device = before.zip(counters()?).map(|(before, after)| after - before);
@@ -125,6 +138,7 @@ fn measure(kind: Kind, dir: &Path, device: Option<&Device>, calling: &Calling) -
         flushes: device.as_ref().map(|device| device.flushes),
         writes: device.as_ref().map(|device| device.writes),
         latencies,
+        neighbour,
     })
 }
 
@@ -133,14 +147,15 @@ fn call(
     caller: usize,
     gate: &Barrier,
     end: Instant,
-    size: u64,
+    calling: &Calling,
 ) -> Result<Histogram<u64>> {
     let mut latencies = Histogram::new(3)?;
     gate.wait();
-    for version in 1.. {
-        let state = state(caller, version, size);
+    let ids = (caller..calling.states()).step_by(calling.callers).cycle();
+    for (version, id) in (1..).zip(ids) {
+        let state = state(id, version, calling.size);
         let began = Instant::now();
-        saver.save(caller, &state)?;
+        saver.save(id, &state)?;
         let now = Instant::now();
         latencies.record((now - began).as_micros() as u64)?;
         if now >= end {
@@ -151,8 +166,8 @@ fn call(
 }
 
 /// No two are alike: a database does not write a row that stays as it is.
-fn state(caller: usize, version: u64, size: u64) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed((caller as u64) << 32 | version);
+fn state(id: usize, version: u64, size: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed((id as u64) << 32 | version);
     let mut state = vec![0; size as usize];
     random.fill(&mut state);
     state
@@ -168,6 +183,10 @@ fn row(
     let mut latencies = Histogram::new(3).ok()?;
     for sample in samples {
         latencies.add(&sample.latencies).ok()?;
+    }
+    let mut neighbour = Histogram::<u64>::new(3).ok()?;
+    for of_sample in samples.iter().filter_map(|sample| sample.neighbour.as_ref()) {
+        neighbour.add(of_sample).ok()?;
     }
     let per_save = |of: fn(&Sample) -> Option<u64>| {
         let each = samples.iter().filter_map(|one| Some(of(one)? as f64 / one.saves as f64));
@@ -189,7 +208,12 @@ fn row(
         device_writes_per_save: per_save(|one| one.writes),
         p50_us: latencies.value_at_quantile(0.5),
         p99_us: latencies.value_at_quantile(0.99),
+        p999_us: latencies.value_at_quantile(0.999),
         max_us: latencies.max(),
+        neighbour_us: (!neighbour.is_empty()).then(|| {
+            let at = |quantile| neighbour.value_at_quantile(quantile);
+            [at(0.5), at(0.99), neighbour.max()]
+        }),
     })
 }
 
@@ -206,8 +230,17 @@ pub(crate) fn table(rows: &[Row]) -> String {
         let _ = writeln!(text, "\n{dir}: {} callers, {} rounds", first.callers, first.rounds);
         let mut table = Table::new();
         table.load_preset(presets::NOTHING).set_header([
-            "writer", "saves/s", "x std", "p50 ms", "p99 ms", "max ms", "CPU us", "flushes",
+            "writer",
+            "saves/s",
+            "x std",
+            "p50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "max ms",
+            "CPU us",
+            "flushes",
             "writes",
+            "neighbour: p50, p99, max ms",
         ]);
         for row in &rows {
             let ms = |us: u64| format!("{:.2}", us as f64 / 1000.0);
@@ -220,10 +253,12 @@ pub(crate) fn table(rows: &[Row]) -> String {
                 ratio.map_or("-".into(), |ratio| format!("{ratio:.2}")),
                 ms(row.p50_us),
                 ms(row.p99_us),
+                ms(row.p999_us),
                 ms(row.max_us),
                 format!("{:.0}", row.cpu_us_per_save),
                 optional(row.device_flushes_per_save),
                 optional(row.device_writes_per_save),
+                row.neighbour_us.map_or("-".into(), |of| of.map(ms).join(", ")),
             ]);
         }
         for column in table.column_iter_mut().skip(1) {

@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use redb::Database;
 use ringseal::{Publish, StateStore, StoreOptions, Writer};
 use rusqlite::Connection;
 
+use crate::options::Calling;
 use crate::writers::databases::{INSERT, TABLE, open_sqlite};
 use crate::writers::std_fs;
 
-/// Saves a caller's state; many callers at once.
+/// Saves a state; many callers at once.
 pub(super) trait Saver: Sync {
-    fn save(&self, caller: usize, state: &[u8]) -> Result<()>;
+    fn save(&self, id: usize, state: &[u8]) -> Result<()>;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,35 +58,39 @@ impl Kind {
         }
     }
 
-    pub(super) fn make(self, home: &Path, callers: usize) -> Result<Box<dyn Saver>> {
+    pub(super) fn make(self, home: &Path, calling: &Calling) -> Result<Box<dyn Saver>> {
+        let states = calling.states();
+        let options = StoreOptions::new();
+        let options = match calling.spread_after {
+            Some(seconds) => options.spread_after(Duration::from_secs_f64(seconds)),
+            None => options,
+        };
         Ok(match self {
-            Kind::StdThreads => Box::new(Files { targets: targets(home, callers)?, writer: None }),
+            Kind::StdThreads => Box::new(Files { targets: targets(home, states)?, writer: None }),
             Kind::RingsealWriter => {
                 let writer = Some(Writer::new()?);
-                Box::new(Files { targets: targets(home, callers)?, writer })
+                Box::new(Files { targets: targets(home, states)?, writer })
             }
-            Kind::RingsealStore => Box::new(Store::open(home, StoreOptions::new())?),
-            Kind::RingsealStoreNoSlots => {
-                Box::new(Store::open(home, StoreOptions::new().slots(0))?)
-            }
+            Kind::RingsealStore => Box::new(Store::open(home, options)?),
+            Kind::RingsealStoreNoSlots => Box::new(Store::open(home, options.slots(0))?),
             Kind::RingsealStoreBehind => {
-                Box::new(Store::open(home, StoreOptions::new().publish(Publish::Behind))?)
+                Box::new(Store::open(home, options.publish(Publish::Behind))?)
             }
             Kind::Redb => Box::new(Redb(Database::create(home.join("states.redb"))?)),
             Kind::RedbBatched => Box::new(Batched::new(&home.join("states.redb"))?),
-            Kind::Sqlite => Box::new(Sqlite::new(&home.join("states.sqlite"), callers)?),
+            Kind::Sqlite => Box::new(Sqlite::new(&home.join("states.sqlite"), calling.callers)?),
         })
     }
 }
 
-/// A directory for each caller.
-fn targets(home: &Path, callers: usize) -> Result<Vec<PathBuf>> {
-    let target = |caller| {
-        let dir = home.join(format!("{caller:05}"));
+/// A directory for each state.
+fn targets(home: &Path, states: usize) -> Result<Vec<PathBuf>> {
+    let target = |id| {
+        let dir = home.join(format!("{id:05}"));
         fs::create_dir(&dir)?;
         Ok(dir.join("state.json"))
     };
-    (0..callers).map(target).collect()
+    (0..states).map(target).collect()
 }
 
 struct Files {
@@ -94,8 +100,8 @@ struct Files {
 }
 
 impl Saver for Files {
-    fn save(&self, caller: usize, state: &[u8]) -> Result<()> {
-        let target = &self.targets[caller];
+    fn save(&self, id: usize, state: &[u8]) -> Result<()> {
+        let target = &self.targets[id];
         match &self.writer {
             None => std_fs::replace(target, state),
             Some(writer) => {
@@ -114,8 +120,8 @@ impl Store {
 }
 
 impl Saver for Store {
-    fn save(&self, caller: usize, state: &[u8]) -> Result<()> {
-        self.0.save_bytes_blocking(&format!("{caller:05}"), state.to_vec())?;
+    fn save(&self, id: usize, state: &[u8]) -> Result<()> {
+        self.0.save_bytes_blocking(&format!("{id:05}"), state.to_vec())?;
         Ok(())
     }
 }
@@ -130,8 +136,8 @@ impl Drop for Store {
 struct Redb(Database);
 
 impl Saver for Redb {
-    fn save(&self, caller: usize, state: &[u8]) -> Result<()> {
-        insert(&self.0, [(format!("{caller:05}"), state)])
+    fn save(&self, id: usize, state: &[u8]) -> Result<()> {
+        insert(&self.0, [(format!("{id:05}"), state)])
     }
 }
 
@@ -170,8 +176,7 @@ fn commit_all(database: &Database, waiting: &Receiver<Request>) {
     while let Ok(first) = waiting.recv() {
         let mut batch = vec![first];
         batch.extend(waiting.try_iter());
-        let states =
-            batch.iter().map(|(caller, state, _)| (format!("{caller:05}"), state.as_slice()));
+        let states = batch.iter().map(|(id, state, _)| (format!("{id:05}"), state.as_slice()));
         let is_done = insert(database, states).is_ok();
         for (_, _, answer) in batch {
             let _ = answer.send(is_done);
@@ -180,10 +185,10 @@ fn commit_all(database: &Database, waiting: &Receiver<Request>) {
 }
 
 impl Saver for Batched {
-    fn save(&self, caller: usize, state: &[u8]) -> Result<()> {
+    fn save(&self, id: usize, state: &[u8]) -> Result<()> {
         let (answer, answered) = channel();
         let requests = self.requests.lock().expect("nobody panics").clone();
-        requests.context("it is open")?.send((caller, state.to_vec(), answer))?;
+        requests.context("it is open")?.send((id, state.to_vec(), answer))?;
         if answered.recv()? { Ok(()) } else { Err(anyhow!("the transaction failed")) }
     }
 }
@@ -208,9 +213,9 @@ impl Sqlite {
 }
 
 impl Saver for Sqlite {
-    fn save(&self, caller: usize, state: &[u8]) -> Result<()> {
-        let connection = self.0[caller].lock().expect("nobody panics");
-        connection.prepare_cached(INSERT)?.execute((format!("{caller:05}"), state))?;
+    fn save(&self, id: usize, state: &[u8]) -> Result<()> {
+        let connection = self.0[id % self.0.len()].lock().expect("nobody panics");
+        connection.prepare_cached(INSERT)?.execute((format!("{id:05}"), state))?;
         Ok(())
     }
 }
