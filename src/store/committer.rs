@@ -1,8 +1,7 @@
 //! What an open store shares, and its transactions by the log: room for them, their group, their answers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,12 +13,11 @@ use super::core::{
     self, Answer, Core, Hidden, NotCommitted, Published, Refused, Room, Visible, container,
 };
 use super::files::{Barrier, Following, Tree};
+use super::grow::Growing;
 use super::layout::Layout;
 use super::lock::Lock;
-use super::log::Log;
-use super::log::files::{self as log_files, NotPlaced, Proof, Segments};
+use super::log::files::{Proof, Segments};
 use super::log::format::{BLOCK, DirectoryId, Kind, Record, blocks_for};
-use super::log::scan::Scan;
 use super::queue::{Pending, Queue, Way};
 use super::slots::Slots;
 use super::spreader::Spreader;
@@ -63,12 +61,17 @@ pub(crate) struct Committer {
     pub lock: Mutex<Option<Lock>>,
 }
 
+/// Files that a spread makes durable, but for those of one large group: the more there are, the longer others on
+/// this filesystem wait.
+const UNSPREAD_MAX: usize = 2048;
+
 /// How large the log's segments are, and may become.
 #[derive(Debug)]
 pub(crate) struct Size {
     pub segment: Mutex<u64>,
     pub max: u64,
     pub proof: Proof,
+    pub growing: Growing,
 }
 
 impl Committer {
@@ -114,6 +117,9 @@ impl Committer {
         let left = open.files().take_left();
         if self.following == Following::Shared {
             self.spreader.note();
+            if open.unspread() > UNSPREAD_MAX {
+                self.spreader.want();
+            }
         } else {
             // What is visible is all that it can be.
             let _ = open.spread().and_then(|()| open.note_spread());
@@ -211,16 +217,13 @@ impl Committer {
             let room = open.room_for(blocks);
             // The other segment is now to be spread, so that it is free when this one is full.
             if open.segment() != before {
-                self.spreader.want();
+                self.spreader.turned();
             }
             match room? {
                 Room::Here => return Ok(open),
                 Room::AfterSpreading => {
                     drop(open);
                     self.spreader.wait().map_err(|errno| Refusal::Unchanged(errno.into()))?;
-                    // The files cannot keep up: with a larger log, files that are saved again meanwhile
-                    // are spread once.
-                    let _ = self.grow(access, self.segment().saturating_mul(4));
                 }
                 Room::Never { max } => {
                     drop(open);
@@ -231,39 +234,11 @@ impl Committer {
                         let max = (self.size.max - around).max((max * BLOCK) as u64);
                         return Err(Cause::TransactionTooLarge { bytes, max }.into());
                     }
-                    self.grow(access, (bytes + around).next_power_of_two())
+                    self.grow((bytes + around).next_power_of_two())
                         .map_err(|errno| Refusal::Unchanged(errno.into()))?;
                 }
             }
         }
-    }
-
-    /// Goes on in a log with larger segments, once the files have all that this one holds.
-    fn grow(&self, access: &Access, wanted: u64) -> Result<(), Errno> {
-        let segment = wanted.min(self.size.max) / BLOCK as u64 * BLOCK as u64;
-        if segment <= self.segment() {
-            return Ok(());
-        }
-        let mut open = loop {
-            let open = access.log();
-            if open.is_spread() {
-                break open;
-            }
-            drop(open);
-            self.spreader.wait()?;
-        };
-        match make_log(&self.own, segment, self.size.proof) {
-            Ok(log) => open.renew(log),
-            Err(NotPlaced::Unchanged(errno)) => return Err(errno),
-            Err(NotPlaced::Unknown(errno)) => {
-                // What is appended to the one may not be found if the other is.
-                open.close(errno);
-                return Err(errno);
-            }
-        }
-        *self.size.segment.lock().unwrap_or_else(PoisonError::into_inner) = segment;
-        trace::log_grown(self.layout.root.path(), segment);
-        Ok(())
     }
 
     fn answer(
@@ -356,23 +331,6 @@ impl Committer {
         drop(shown);
         self.stats.note(core);
     }
-}
-
-/// Makes a log, in the place of the one that may be there.
-pub(crate) fn make_log(
-    own: &OwnedFd,
-    segment: u64,
-    proof: Proof,
-) -> Result<Log<Segments>, NotPlaced> {
-    let random = RandomState::new();
-    let mut id = [0; 16];
-    id[..8].copy_from_slice(&random.hash_one(std::process::id()).to_le_bytes());
-    id[8..].copy_from_slice(&random.hash_one(std::time::SystemTime::now()).to_le_bytes());
-    let segments = log_files::make_new(own.as_fd(), segment, id, proof);
-    let log = Log::begin(segments.map_err(NotPlaced::Unchanged)?, &Scan::of_new(id, segment));
-    let log = log.map_err(NotPlaced::Unchanged)?;
-    log_files::put_in_place(own.as_fd())?;
-    Ok(log)
 }
 
 /// Why the log did not take something, and what that means.

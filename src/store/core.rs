@@ -95,6 +95,8 @@ pub(crate) struct Core<M, F> {
     aside: BTreeSet<String>,
     /// Directories that are on the disk under their names, by the container's id.
     durable: HashMap<Box<str>, DirectoryId>,
+    /// Files that the spread covers that is under way.
+    spreading: usize,
     /// Nothing is taken any more.
     refuses: Option<Errno>,
 }
@@ -121,7 +123,17 @@ impl<M: Medium, F: Files> Core<M, F> {
         let (unspread, durable) = (BTreeMap::new(), HashMap::new());
         let unpublished = Unpublished::default();
         let aside = hidden.keys().cloned().collect();
-        Core { log, files, unspread, unpublished, hidden, aside, durable, refuses: None }
+        Core {
+            log,
+            files,
+            unspread,
+            unpublished,
+            hidden,
+            aside,
+            durable,
+            spreading: 0,
+            refuses: None,
+        }
     }
 
     /// Goes on in another log. The files must have everything that this one holds, durably.
@@ -152,6 +164,11 @@ impl<M: Medium, F: Files> Core<M, F> {
     /// Does it take nothing any more?
     pub(crate) fn is_closed(&self) -> bool {
         self.refuses.is_some()
+    }
+
+    /// Files that the next spread makes durable, but for one that is under way.
+    pub(crate) fn unspread(&self) -> usize {
+        self.unspread.len().saturating_sub(self.spreading)
     }
 
     /// The files that a spread covers.
@@ -344,6 +361,7 @@ impl<M: Medium, F: Files> Core<M, F> {
             self.log.spread_to(self.log.last());
             self.note_spread()?;
         }
+        self.spreading = self.unspread.len();
         Ok(Some(Spreading { upto: self.visible_to(), log: self.log.id() }))
     }
 
@@ -354,6 +372,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         spreading: Spreading,
         synced: Result<Vec<String>, Errno>,
     ) -> Result<(), Errno> {
+        self.spreading = 0;
         if let Some(errno) = self.refuses {
             return Err(errno);
         }

@@ -1,17 +1,18 @@
 //! The thread `ringseal-store`: the files follow the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
+use super::access::Entered;
 use super::committer::Committer;
 use super::spreader::Todo;
 use crate::trace;
 
 impl Committer {
     /// The thread that lets the files follow the log.
-    pub(crate) fn follow(&self) {
+    pub(crate) fn follow(self: &Arc<Committer>) {
         // Whatever happens here: nobody is to wait for ever, and the root is free.
         let last = catch_unwind(AssertUnwindSafe(|| self.follow_to_the_end()));
         let last = last.unwrap_or_else(|_| {
@@ -25,6 +26,7 @@ impl Committer {
         if let Some(access) = &self.access {
             access.end();
         }
+        self.size.growing.wait();
         self.slots.clear();
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -33,9 +35,12 @@ impl Committer {
         self.spreader.finish(last);
     }
 
-    fn follow_to_the_end(&self) -> Result<(), Errno> {
+    fn follow_to_the_end(self: &Arc<Committer>) -> Result<(), Errno> {
         while self.spreader.next() == Todo::Spread {
             self.spread_once();
+            if self.spreader.is_log_small() {
+                self.begin_to_grow();
+            }
         }
         if let Some(lock) = &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
             lock.is_to_end();
@@ -55,7 +60,7 @@ impl Committer {
     }
 
     fn spread_once(&self) {
-        let spread = self.spread();
+        let spread = self.spread().and_then(|()| self.end_growing());
         // What came while it was under way, or what failed, is to be spread some time too.
         let again = self.access.as_ref().is_some_and(|access| {
             let open = access.log();
@@ -66,7 +71,7 @@ impl Committer {
 
     /// Brings it about that the files have durably what the log has now, and says so in the log. Saves go
     /// on meanwhile.
-    fn spread(&self) -> Result<(), Errno> {
+    pub(super) fn spread(&self) -> Result<(), Errno> {
         let Some(access) = &self.access else { return Ok(()) };
         let _ = self.publish_until_now(access);
         let mut open = access.both();
@@ -75,12 +80,28 @@ impl Committer {
         let Some(spreading) = begun? else { return open.note_spread() };
         let written = open.written_by(&spreading);
         drop(open);
-        let written: Vec<(&str, u64)> =
-            written.iter().map(|(path, len)| (path.as_str(), *len)).collect();
-        let synced = self.barrier.sync(&written);
+        let synced = self.sync(&written);
         let mut open = access.both();
         let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
         self.show_hidden(&open);
         ended
+    }
+
+    /// The same of all that the log has, while nobody saves.
+    pub(super) fn spread_entered(&self, open: &mut Entered<'_>) -> Result<(), Errno> {
+        while open.publish_some(usize::MAX) {}
+        let begun = open.begin_spread();
+        self.show_hidden(open);
+        let Some(spreading) = begun? else { return open.note_spread() };
+        let synced = self.sync(&open.written_by(&spreading));
+        let ended = open.end_spread(spreading, synced).and_then(|()| open.note_spread());
+        self.show_hidden(open);
+        ended
+    }
+
+    fn sync(&self, written: &[(String, u64)]) -> Result<Vec<String>, Errno> {
+        let written: Vec<(&str, u64)> =
+            written.iter().map(|(path, len)| (path.as_str(), *len)).collect();
+        self.barrier.sync(&written)
     }
 }

@@ -16,8 +16,10 @@
 //! | `transaction.rs`, `committed.rs`, `load.rs` | changes that are made together, and their answer; reading |
 //! | `queue.rs`, `carry.rs` | who waits; what is carried out together |
 //! | `committer.rs`, `beside.rs` | transactions by the log; what goes beside it |
+//! | `access.rs` | who may do what, while others do something else |
 //! | `behind.rs`, `publisher.rs` | what is answered and not visible yet; the thread that publishes it |
 //! | `spreader.rs`, `follow.rs` | when the files follow the log; the thread that sees to it |
+//! | `grow.rs` | a log with larger segments |
 //! | `core.rs` | the rules: what is durable, visible, forgotten, in which order. No paths, no threads |
 //! | `log/` | the log: its bytes, its reader, its two files |
 //! | `files.rs`, `layout.rs`, `unplaced.rs` | the files, as a filesystem has them |
@@ -35,6 +37,7 @@ mod committer;
 mod core;
 mod files;
 mod follow;
+mod grow;
 mod id;
 mod inspect;
 mod layout;

@@ -16,9 +16,10 @@ use rustix::fs::Mode;
 use super::StateReader;
 use super::access::Access;
 use super::behind::Behind;
-use super::committer::{Committer, Size, make_log};
+use super::committer::{Committer, Size};
 use super::core::{self, Core, Hidden};
 use super::files::{Barrier, Following, Tree};
+use super::grow::{Growing, make_log};
 use super::layout::{self, Layout, OWN};
 use super::lock;
 use super::log::Log;
@@ -144,7 +145,8 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
 
     let files = finding.files;
     let segment = log.as_ref().map_or(0, |(_, segment)| *segment);
-    let size = Size { segment: Mutex::new(segment), max: options.segment_max.max(segment), proof };
+    let max = options.segment_max.max(segment);
+    let size = Size { segment: Mutex::new(segment), max, proof, growing: Growing::default() };
     let shown = hidden.clone();
     let access = log.map(|(log, _)| Access::new(Core::new(log, files, hidden)));
     let may_be_behind = options.publish == Publish::Behind && following == Following::Shared;

@@ -11,6 +11,10 @@ use crate::reply::Reply;
 /// Between a spread that has failed and the next, at least.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A segment that is full sooner than that is small: the files that it is about are synced more often than they
+/// would be otherwise.
+const SOON: Duration = Duration::from_millis(2500);
+
 /// How often the thread looks, at its end, whether everything is done.
 const MOMENT: Duration = Duration::from_millis(5);
 
@@ -33,6 +37,9 @@ struct State {
     spreading: Option<Instant>,
     /// Somebody waits for a spread.
     wanted: bool,
+    /// When the log went on in its other segment, and whether that was too soon.
+    turned: Option<Instant>,
+    is_log_small: bool,
     /// Spreads that have ended, and what came of the last.
     ended: u64,
     last: Result<(), Errno>,
@@ -57,6 +64,8 @@ impl Spreader {
             unspread: None,
             spreading: None,
             wanted: false,
+            turned: None,
+            is_log_small: false,
             ended: 0,
             last: Ok(()),
             closing: false,
@@ -86,6 +95,21 @@ impl Spreader {
     pub(crate) fn want(&self) {
         self.lock().wanted = true;
         self.changed.notify_all();
+    }
+
+    /// The log goes on in its other segment: this one is to be spread, so that it is free when that one is full.
+    pub(crate) fn turned(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let before = state.turned.replace(now);
+        state.is_log_small |= before.is_some_and(|before| now - before < SOON.min(self.after));
+        state.wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// Have segments been full too soon since it was asked last?
+    pub(crate) fn is_log_small(&self) -> bool {
+        std::mem::take(&mut self.lock().is_log_small)
     }
 
     /// Waits for the end of a spread: of the one that is under way, or of the next.
@@ -168,6 +192,11 @@ impl Spreader {
         let waited = self.changed.wait_timeout_while(state, MOMENT, |state| !state.wanted);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut state.wanted)
+    }
+
+    /// Is the store being closed?
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().closing
     }
 
     /// Has the thread ended?

@@ -1,10 +1,11 @@
 //! Power cuts: the filesystem is shut down, so that nothing more reaches the disk, and mounted again.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use ringseal::{Freshness, Route, StateStore, StoreOptions, inspect_log};
 
-use crate::support::{need, require_shared_syncs};
+use crate::support::{need, require_shared_syncs, slow};
 use crate::{assert_state, cut_power, disks, file, lazy, open, shares_its_log};
 
 #[test]
@@ -189,6 +190,34 @@ fn a_full_log_waits_for_the_files() {
         for id in ["a", "b", "c"] {
             assert_state(&store, id, format!("{id}119").repeat(300));
         }
+    }
+}
+
+#[test]
+fn a_log_that_is_full_too_soon_grows_while_saves_go_on() {
+    need!(require_shared_syncs());
+    for disk in disks() {
+        let disk = need!(disk);
+        let root = disk.path().join("root");
+        let options = StoreOptions::new().segment_bytes(64 << 10, 1 << 20);
+        let store = options.open_blocking(&root).unwrap();
+        let began = Instant::now();
+        let mut version = 0;
+        while store.stats().log_segment < 1 << 20 {
+            assert!(began.elapsed() < Duration::from_secs(60) * slow(), "{:?}", store.stats());
+            version += 1;
+            for id in 0..40 {
+                store
+                    .save_bytes_blocking(&format!("c{id}"), format!("{version} ").repeat(300))
+                    .unwrap();
+            }
+        }
+        cut_power!(disk, store);
+        let store = StateStore::open_blocking(&root).unwrap();
+        for id in 0..40 {
+            assert_state(&store, &format!("c{id}"), format!("{version} ").repeat(300));
+        }
+        assert_eq!(store.stats().log_segment, 1 << 20);
     }
 }
 

@@ -73,15 +73,19 @@ pub(crate) enum NotPlaced {
     Unknown(Errno),
 }
 
+/// Called after each MiB of a new log that was written to a file.
+pub(crate) type Portion<'a> = dyn FnMut(&OwnedFd) -> Result<(), Errno> + 'a;
+
 /// Makes a log with segments of so many bytes, whole blocks, that is not in its place yet.
 pub(crate) fn make_new(
     dir: BorrowedFd<'_>,
     bytes: u64,
     log_id: LogId,
     proof: Proof,
+    portion: &mut Portion<'_>,
 ) -> Result<Segments, Errno> {
     remove(dir, NEW)?;
-    make(dir, bytes, log_id, proof).inspect_err(|_| {
+    make(dir, bytes, log_id, proof, portion).inspect_err(|_| {
         let _ = remove(dir, NEW);
     })
 }
@@ -106,7 +110,13 @@ pub(crate) fn put_in_place(dir: BorrowedFd<'_>) -> Result<(), NotPlaced> {
     Ok(())
 }
 
-fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId, proof: Proof) -> Result<Segments, Errno> {
+fn make(
+    dir: BorrowedFd<'_>,
+    bytes: u64,
+    log_id: LogId,
+    proof: Proof,
+    portion: &mut Portion<'_>,
+) -> Result<Segments, Errno> {
     rustix::fs::mkdirat(dir, NEW, Mode::RWXU)?;
     let log = rustix::fs::openat(dir, NEW, DIRECTORY, Mode::empty())?;
     rustix::fs::fchmod(&log, Mode::RWXU)?;
@@ -126,6 +136,7 @@ fn make(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId, proof: Proof) -> Result<
             let len = zeros.len().min((bytes - at) as usize);
             write_at(&file, &zeros[..len], at, ReadWriteFlags::empty())?;
             at += len as u64;
+            portion(&file)?;
         }
         final_answer(rustix::fs::fsync(&file), || rustix::fs::fsync(&file))?;
         files.push(file);
@@ -338,7 +349,8 @@ mod tests {
     const BYTES: u64 = 16 * BLOCK as u64;
 
     fn create(dir: BorrowedFd<'_>, bytes: u64, log_id: LogId) -> Result<(), NotPlaced> {
-        make_new(dir, bytes, log_id, Proof::Nothing).map_err(NotPlaced::Unchanged)?;
+        make_new(dir, bytes, log_id, Proof::Nothing, &mut |_| Ok(()))
+            .map_err(NotPlaced::Unchanged)?;
         put_in_place(dir)
     }
 
