@@ -28,7 +28,7 @@ use super::log::scan::Scan;
 use super::options::StoreOptions;
 use super::queue::Queue;
 use super::recovery::{LogUse, OpenError, Recovery, io};
-use super::slots::{self, Slots};
+use super::slots::{self, Looks, Slots};
 use super::spreader::Spreader;
 use super::stats::Counters;
 use super::{Handle, IN_FLIGHT, NotVisible, Publish, StateStore, THREADS_MAX};
@@ -127,7 +127,9 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
 
     let stats = Arc::new(Counters::default());
     let barrier = Barrier::new(&own, &layout, following, &stats);
-    let slots = Slots::new(slots_max(&own, &options, following), Arc::clone(&stats));
+    let may_be_behind = options.publish == Publish::Behind && following == Following::Shared;
+    let looks = if may_be_behind { Looks::Publishing } else { Looks::Accepting };
+    let slots = Slots::new(slots_max(&own, &options, following), looks, Arc::clone(&stats));
     let slots = Arc::new(slots);
     let files = Tree::new(
         Arc::clone(&layout),
@@ -149,7 +151,6 @@ fn open(path: PathBuf, options: StoreOptions) -> Result<StateStore, OpenError> {
     let size = Size { segment: Mutex::new(segment), max, proof, growing: Growing::default() };
     let shown = hidden.clone();
     let access = log.map(|(log, _)| Access::new(Core::new(log, files, hidden)));
-    let may_be_behind = options.publish == Publish::Behind && following == Following::Shared;
     let behind = access.as_ref().filter(|_| may_be_behind);
     let behind = behind.map(|access| Behind::new(access.unpublished.clone()));
     let limits = Arc::new(Limits::new(IN_FLIGHT.0, IN_FLIGHT.1));

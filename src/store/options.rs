@@ -111,14 +111,14 @@ impl StoreOptions {
     }
 
     /// How long after a save the files are made durable, at the latest, so that the log need not be
-    /// replayed for them.
+    /// replayed for them; sooner where a segment of the log is full, or 2048 files wait for it.
     pub fn spread_after(mut self, time: Duration) -> StoreOptions {
         self.spread_after = time;
         self
     }
 
     /// Bytes of each of the log's two segments, from 64 KiB to 1 GiB: at first, and at most. A segment
-    /// grows where a transaction needs it, or where saves come faster than the files can follow. A
+    /// grows where a transaction needs it, or where it is full within 2.5 seconds and the filesystem has much room. A
     /// transaction can have a little less than a segment. By default 4 MiB and 64 MiB.
     pub fn segment_bytes(mut self, first: u64, max: u64) -> StoreOptions {
         let clamp = |bytes: u64| bytes.clamp(*SEGMENT.start(), *SEGMENT.end()) / 4096 * 4096;

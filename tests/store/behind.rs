@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringseal::{Publish, Route, StateStore};
 use rustix::fs::inotify;
+use rustix::io::Errno;
 
 use crate::support::{Disk, assert_no_temps, child, need, slow, spawn_child};
 use crate::{Place, assert_state, disks, file, lazy, places, shares_its_log};
@@ -279,6 +280,40 @@ fn many_callers_load_what_they_have_saved() {
                 });
             }
         });
+        store.close_blocking().unwrap();
+    }
+}
+
+#[test]
+fn what_stands_in_a_files_place_is_told_when_it_is_published() {
+    for place in places() {
+        let place = need!(place);
+        let root = place.root();
+        let store = open(&root);
+        if !shares_its_log(&store) {
+            continue;
+        }
+        for version in ["1", "2", "3"] {
+            store.save_bytes_blocking("web", version).unwrap();
+            assert_becomes(&root, "web", version);
+        }
+        let path = root.join("web/state.json");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(store.save_bytes_blocking("web", "4").unwrap().not_visible.len(), 0);
+        let end = Instant::now() + Duration::from_secs(10) * slow();
+        while store.not_visible().is_empty() {
+            assert!(Instant::now() < end);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let hidden = &store.not_visible()[0];
+        assert_eq!((&hidden.path, hidden.errno), (&path, Errno::ISDIR.raw_os_error()));
+        assert!(path.is_dir());
+        assert_state(&store, "web", "4");
+        fs::remove_dir(&path).unwrap();
+        store.save_bytes_blocking("web", "5").unwrap();
+        assert_becomes(&root, "web", "5");
+        assert!(store.not_visible().is_empty());
         store.close_blocking().unwrap();
     }
 }

@@ -379,16 +379,18 @@ pub(crate) fn blocks_for<'a>(records: impl IntoIterator<Item = &'a Record>) -> u
     (GROUP_HEADER + body).div_ceil(BLOCK)
 }
 
-/// The bytes of a group, whole blocks, and its header's checksum. The header's `records`, `blocks`,
-/// `body_len` and `body_crc` are filled in here.
+/// Makes these the bytes of a group, whole blocks, and gives back its header's checksum. The header's `records`,
+/// `blocks`, `body_len` and `body_crc` are filled in here.
 pub(crate) fn encode_group<R: Borrow<Record>>(
     mut header: GroupHeader,
     records: &[R],
-) -> (Vec<u8>, u32) {
+    bytes: &mut Vec<u8>,
+) -> u32 {
     let blocks = blocks_for(records.iter().map(R::borrow));
-    let mut bytes = Vec::with_capacity(blocks * BLOCK);
+    bytes.clear();
+    bytes.reserve(blocks * BLOCK);
     bytes.resize(GROUP_HEADER, 0);
-    records.iter().for_each(|record| record.borrow().encode(&mut bytes));
+    records.iter().for_each(|record| record.borrow().encode(bytes));
     header.records = records.len() as u32;
     header.blocks = blocks as u32;
     header.body_len = (bytes.len() - GROUP_HEADER) as u32;
@@ -396,7 +398,7 @@ pub(crate) fn encode_group<R: Borrow<Record>>(
     header.body_crc = crc32c::crc32c(&bytes[GROUP_HEADER..]);
     let (encoded, crc) = header.encode();
     bytes[..GROUP_HEADER].copy_from_slice(&encoded);
-    (bytes, crc)
+    crc
 }
 
 /// Do these blocks hold all that a header, which was found good, is the header of?

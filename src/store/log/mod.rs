@@ -36,6 +36,10 @@ const RESERVED: u32 = 1;
 /// that nothing on the disk shows yet.
 const UNSEEN: u64 = 1 << 10;
 
+/// Memory that is kept for the next group, at most: memory of the system's, new for every group, costs more than
+/// what is written to it.
+const KEPT: usize = 4 << 20;
+
 /// What a log is written to.
 pub(crate) trait Medium {
     /// Writes whole blocks of a segment, through to the disk. After an error any part of them may be
@@ -51,6 +55,8 @@ pub(crate) struct Log<M> {
     id: u64,
     /// Blocks of a segment.
     blocks: u32,
+    /// A group's, while it is written.
+    bytes: Vec<u8>,
     /// Where the next group goes.
     segment: usize,
     block: u32,
@@ -102,6 +108,7 @@ impl<M: Medium> Log<M> {
     pub(crate) fn begin(medium: M, scan: &Scan) -> Result<Log<M>, Errno> {
         let mut log = Log {
             medium,
+            bytes: Vec::new(),
             id: u64::from_le_bytes(scan.log_id[..8].try_into().unwrap_or_default()),
             blocks: (scan.bytes / BLOCK as u64) as u32,
             segment: scan.newest.map_or(1, |place| usize::from(place.segment)),
@@ -306,10 +313,14 @@ impl<M: Medium> Log<M> {
             previous: self.last_crc,
             body_crc: 0,
         };
-        let (bytes, crc) = encode_group(header, records);
-        self.medium.write(self.segment, self.block, &bytes)?;
-        self.block += (bytes.len() / BLOCK) as u32;
-        self.usage.written += bytes.len() as u64;
+        let crc = encode_group(header, records, &mut self.bytes);
+        self.medium.write(self.segment, self.block, &self.bytes)?;
+        let len = self.bytes.len();
+        if self.bytes.capacity() > KEPT {
+            self.bytes = Vec::new();
+        }
+        self.block += (len / BLOCK) as u32;
+        self.usage.written += len as u64;
         self.usage.groups += u64::from(mark == Mark::Records);
         self.usage.changes += records.len() as u64;
         (self.last, self.last_crc) = (self.seq, crc);

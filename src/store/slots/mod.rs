@@ -43,7 +43,7 @@ use super::stats::{Counters, How};
 use crate::request::Level;
 use crate::sys::lease::Lease;
 use crate::{inode, liveness};
-use slot::Slot;
+use slot::{Place, Slot};
 use table::Table;
 
 /// Descriptors of a slot: its directory and two inodes.
@@ -52,17 +52,27 @@ const DESCRIPTORS: usize = 3;
 /// Slots at most, where the limit of descriptors would allow more.
 const MAX: usize = 16 << 10;
 
+/// When it is seen whether a known file and its directory are still there, and nothing in their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// When a change is accepted, which is refused otherwise.
+    Accepting,
+    /// When it is published: until then nobody waits for it.
+    Publishing,
+}
+
 /// The files that have two inodes.
 #[derive(Debug)]
 pub(crate) struct Slots {
     table: Mutex<Table<Slot>>,
+    looks: Looks,
     stats: Arc<Counters>,
 }
 
 impl Slots {
     /// For so many files; 0: all are replaced as everywhere else.
-    pub(crate) fn new(max: usize, stats: Arc<Counters>) -> Slots {
-        Slots { table: Mutex::new(Table::new(max)), stats }
+    pub(crate) fn new(max: usize, looks: Looks, stats: Arc<Counters>) -> Slots {
+        Slots { table: Mutex::new(Table::new(max)), looks, stats }
     }
 
     /// How many files have two inodes, and how many can have.
@@ -91,7 +101,9 @@ impl Slots {
         let is_admitted = slot.is_some() || table.admits();
         drop(table);
         if let Some(mut slot) = slot {
-            if slot.publish(layout, record).is_ok() {
+            let is_there =
+                self.looks == Looks::Accepting || slot.place.has_file(layout, &record.path);
+            if is_there && slot.publish(layout, record).is_ok() {
                 self.put(record, slot);
                 return Ok(How::Exchanged);
             }
@@ -141,7 +153,9 @@ impl Slots {
         make: bool,
     ) -> Result<DirectoryId, Failure> {
         let known = self.lock().get(path).map(|slot| slot.place);
-        if let Some(place) = known.filter(|place| make && place.is_known(layout, path)) {
+        let is_there =
+            |place: &Place| self.looks == Looks::Publishing || place.is_known(layout, path);
+        if let Some(place) = known.filter(|place| make && is_there(place)) {
             return Ok(place.directory);
         }
         match layout.locate(path, make) {

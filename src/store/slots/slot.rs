@@ -167,10 +167,14 @@ impl Place {
 
     /// And is the file in it the one that is known?
     pub(super) fn is_known(&self, layout: &Layout, path: &str) -> bool {
-        // Not a link, for it is the directory itself.
+        self.holder(layout, path).is_some() && self.has_file(layout, path)
+    }
+
+    /// Is the file the one that is known, if its directory is?
+    pub(super) fn has_file(&self, layout: &Layout, path: &str) -> bool {
+        // Not behind a link, for it is the directory itself.
         let is_file = |look: Look| (look.device, look.inode) == (self.device, self.file);
-        self.holder(layout, path).is_some()
-            && inode::at(layout.root.directory(), &c_string(path)).is_ok_and(is_file)
+        inode::at(layout.root.directory(), &c_string(path)).is_ok_and(is_file)
     }
 }
 
