@@ -162,6 +162,12 @@ pub(crate) fn log_grown(root: &Path, segment: u64) {
     event!(INFO, path = %root.display(), segment, "log grown");
 }
 
+/// A larger log did not come into its place.
+pub(crate) fn log_not_grown(root: &Path, errno: Errno) {
+    let errno = errno.raw_os_error();
+    event!(WARN, path = %root.display(), errno, "log not grown");
+}
+
 /// A barrier has ended: so many files are durable, or not.
 pub(crate) fn spread(files: usize, took: Duration, failed: Option<&Errno>) {
     match failed {

@@ -1,7 +1,9 @@
 //! Who may do what, while others do something else: one appends to the log, another publishes what it has.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::core::{Core, Files, Unpublished};
 use super::files::Tree;
@@ -14,14 +16,19 @@ use super::log::format::Record;
 /// | --- | --- | --- |
 /// | saves | the log | others publish |
 /// | publishes | the files | others save |
-/// | removes, spreads, saves beside the log | both | nobody does anything |
+/// | removes, saves beside the log, begins or ends a spread | both | nobody does anything |
 #[derive(Debug)]
 pub(crate) struct Access {
     log: Mutex<Core<Segments, Tree>>,
     pub(super) unpublished: Unpublished,
     /// Taken before the log, by whoever takes both. `None`: the root may be another process's.
     files: Mutex<Option<Tree>>,
+    /// Threads that wait for both.
+    waiting: AtomicUsize,
 }
+
+/// In which whoever waits for the files gets them.
+const MOMENT: Duration = Duration::from_micros(50);
 
 /// The right to the log, and perhaps to the files.
 #[derive(Debug)]
@@ -34,7 +41,7 @@ impl Access {
     pub(super) fn new(mut core: Core<Segments, Tree>) -> Access {
         let files = Mutex::new(Some(core.files().clone()));
         let unpublished = core.unpublished().clone();
-        Access { log: Mutex::new(core), unpublished, files }
+        Access { log: Mutex::new(core), unpublished, files, waiting: AtomicUsize::new(0) }
     }
 
     /// For whoever appends changes that are published later, or only looks.
@@ -44,7 +51,9 @@ impl Access {
 
     /// For whoever changes files, too.
     pub(super) fn both(&self) -> Entered<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let files = lock(&self.files);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         Entered { log: lock(&self.log), _files: Some(files) }
     }
 
@@ -74,9 +83,21 @@ impl Access {
         Some(true)
     }
 
+    /// Who publishes portion after portion lets others have the files: a lock is not fair.
+    pub(super) fn let_others_in(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(MOMENT);
+        }
+    }
+
     /// No file is written to any more.
     pub(super) fn end(&self) {
         lock(&self.files).take();
+    }
+
+    /// Is no file written to any more?
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.files).is_none()
     }
 }
 

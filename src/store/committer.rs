@@ -217,7 +217,10 @@ impl Committer {
             let room = open.room_for(blocks);
             // The other segment is now to be spread, so that it is free when this one is full.
             if open.segment() != before {
-                self.spreader.turned();
+                match self.following {
+                    Following::Shared => self.spreader.turned(),
+                    Following::Each | Following::Nothing => self.spreader.want(),
+                }
             }
             match room? {
                 Room::Here => return Ok(open),

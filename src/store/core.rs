@@ -141,12 +141,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         self.log = log.counts_on(self.log.usage());
     }
 
-    /// Which log it is, and its last group.
-    pub(crate) fn end(&self) -> (u64, u64) {
-        (self.log.id(), self.log.last())
-    }
-
-    /// What the log has written, and how full it is.
+    /// How much of the log is used.
     pub(crate) fn usage(&self) -> Usage {
         self.log.usage()
     }

@@ -26,7 +26,7 @@ impl Committer {
         if let Some(access) = &self.access {
             access.end();
         }
-        self.size.growing.wait();
+        self.size.growing.end_all(&self.own);
         self.slots.clear();
         self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -60,7 +60,10 @@ impl Committer {
     }
 
     fn spread_once(&self) {
-        let spread = self.spread().and_then(|()| self.end_growing());
+        let spread = self.spread();
+        if spread.is_ok() {
+            self.end_growing();
+        }
         // What came while it was under way, or what failed, is to be spread some time too.
         let again = self.access.as_ref().is_some_and(|access| {
             let open = access.log();
@@ -73,11 +76,13 @@ impl Committer {
     /// on meanwhile.
     pub(super) fn spread(&self) -> Result<(), Errno> {
         let Some(access) = &self.access else { return Ok(()) };
-        let _ = self.publish_until_now(access);
+        let _ = self.publish_until_now();
         let mut open = access.both();
         let begun = open.begin_spread();
         self.show_hidden(&open);
         let Some(spreading) = begun? else { return open.note_spread() };
+        // Who has asked for one until now gets it.
+        self.spreader.begin();
         let written = open.written_by(&spreading);
         drop(open);
         let synced = self.sync(&written);

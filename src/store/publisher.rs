@@ -9,7 +9,7 @@ use super::access::{Access, Entered};
 use super::behind;
 use super::committer::Committer;
 
-/// Files that are published together: as long, 10 ms perhaps, who changes files otherwise waits.
+/// Files that are published together: as long, 10 ms perhaps, waits who changes files otherwise.
 const PORTION: usize = 256;
 
 /// What falls behind waits so long for others of its files to overtake it.
@@ -32,42 +32,40 @@ impl Committer {
     pub(super) fn publish_behind(self: &Arc<Committer>) {
         let Some(behind) = &self.behind else { return };
         if behind.saves.len() > 0 && !behind.is_running.swap(true, Ordering::AcqRel) {
-            let committer = Arc::clone(self);
+            // Nothing of a store that is closed is open for it.
+            let committer = Arc::downgrade(self);
             self.pool.run(Box::new(move || {
-                // Whatever happens: the next who saves is to find nobody at it.
-                let published = catch_unwind(AssertUnwindSafe(|| committer.publish_all()));
-                if let (Err(_), Some(behind)) = (published, &committer.behind) {
-                    behind.is_running.store(false, Ordering::Release);
+                loop {
+                    std::thread::sleep(PAUSE);
+                    let Some(committer) = committer.upgrade() else { return };
+                    // Whatever happens: the next who saves is to find nobody at it.
+                    let until_now = AssertUnwindSafe(|| committer.publish_until_now());
+                    let _ = catch_unwind(until_now);
+                    if committer.has_published_all() {
+                        return;
+                    }
                 }
             }));
         }
     }
 
-    /// The thread: until nothing is behind.
-    fn publish_all(&self) {
-        let (Some(access), Some(behind)) = (&self.access, &self.behind) else { return };
-        loop {
-            std::thread::sleep(PAUSE);
-            let is_over = self.publish_until_now(access).is_none();
-            // Nobody adds anything meanwhile; who does so from now on starts another.
-            let _open = access.log();
-            if is_over || behind.saves.len() == 0 {
-                behind.is_running.store(false, Ordering::Release);
-                return;
-            }
-        }
-    }
-
-    /// Makes visible what is in the log now. `None`: it is over.
-    pub(super) fn publish_until_now(&self, access: &Access) -> Option<()> {
-        let (log, until) = access.log().end();
-        // A log is renewed only when all is visible.
-        while access.unpublished.oldest().is_some_and(|oldest| oldest <= until) {
+    /// Makes visible what is behind now. `None`: it is over.
+    pub(super) fn publish_until_now(&self) -> Option<()> {
+        let access = self.access.as_ref()?;
+        let end = access.unpublished.end();
+        while access.unpublished.has_until(end) {
             self.publish_some(access)?;
-            if access.log().end().0 != log {
-                break;
-            }
+            access.let_others_in();
         }
         Some(())
+    }
+
+    /// The thread: is it done? Who adds something from then on starts another.
+    fn has_published_all(&self) -> bool {
+        let (Some(access), Some(behind)) = (&self.access, &self.behind) else { return true };
+        behind.is_running.store(false, Ordering::SeqCst);
+        access.has_ended()
+            || behind.saves.len() == 0
+            || behind.is_running.swap(true, Ordering::SeqCst)
     }
 }

@@ -112,6 +112,15 @@ impl Spreader {
         std::mem::take(&mut self.lock().is_log_small)
     }
 
+    /// The thread: what the log has now is spread.
+    pub(crate) fn begin(&self) {
+        let mut state = self.lock();
+        (state.wanted, state.since) = (false, None);
+        if let Some(since) = state.unspread.take() {
+            state.spreading.get_or_insert(since);
+        }
+    }
+
     /// Waits for the end of a spread: of the one that is under way, or of the next.
     pub(crate) fn wait(&self) -> Result<(), Errno> {
         let mut state = self.lock();

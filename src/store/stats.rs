@@ -108,7 +108,6 @@ pub(crate) struct Counters {
     removed: AtomicU64,
     not_published: AtomicU64,
     set_aside: AtomicU64,
-    not_visible: AtomicU64,
     direct: AtomicU64,
     spreads: AtomicU64,
     spreads_failed: AtomicU64,
@@ -154,7 +153,6 @@ impl Counters {
 
     /// The log was used.
     pub(crate) fn note(&self, core: &Core<Segments, Tree>) {
-        self.not_visible.store(core.hidden().len() as u64, Relaxed);
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = core.usage();
     }
 }
@@ -166,6 +164,7 @@ impl StoreStats {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
         let log = *counters.log.lock().unwrap_or_else(PoisonError::into_inner);
         let (slots, slots_max) = committer.slots.usage();
+        let hidden = committer.hidden.lock().unwrap_or_else(PoisonError::into_inner).len();
         StoreStats {
             accepted: totals.accepted,
             answered: totals.answered,
@@ -185,7 +184,7 @@ impl StoreStats {
                 removed: of(&counters.removed),
                 failed: of(&counters.not_published),
             },
-            not_visible: of(&counters.not_visible),
+            not_visible: hidden as u64,
             set_aside: of(&counters.set_aside),
             unpublished: committer.behind.as_ref().map_or(0, |behind| behind.saves.len() as u64),
             oldest_unspread: committer.spreader.oldest(),

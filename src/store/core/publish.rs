@@ -21,8 +21,8 @@ impl<M: Medium, F: Files> Core<M, F> {
             self.unspread.insert(record.path.clone(), unspread);
             match visible {
                 Visible::Later => self.unpublished.put(Arc::clone(record), seq),
-                // What waits is older.
-                Visible::Now => self.unpublished.remove(&record.path),
+                // Until it is visible whoever loads has it from there, if he had an older one.
+                Visible::Now => self.unpublished.overtake(record, seq),
             }
             // Newer than what could not be published before.
             self.hidden.remove(&record.path);

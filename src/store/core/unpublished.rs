@@ -45,6 +45,23 @@ pub(crate) struct Failed {
 }
 
 impl State {
+    fn put(&mut self, record: Arc<Record>, seq: u64) {
+        let older = self.changes.get(&record.path).map(|older| (older.age, older.seq));
+        let age = match older {
+            Some((age, seq)) => {
+                self.take_out(age, seq);
+                age
+            }
+            None => {
+                self.next += 1;
+                self.next
+            }
+        };
+        self.by_age.insert(age, record.path.clone());
+        *self.by_group.entry(seq).or_default() += 1;
+        self.changes.insert(record.path.clone(), Change { record, seq, age });
+    }
+
     /// A change waits no more.
     fn take_out(&mut self, age: u64, seq: u64) {
         let waited = self.by_age.remove(&age).is_some();
@@ -79,21 +96,15 @@ impl State {
 impl Unpublished {
     /// Puts a change there, in the place of an older one of its path.
     pub(super) fn put(&self, record: Arc<Record>, seq: u64) {
+        self.lock().put(record, seq);
+    }
+
+    /// The same, if there is an older one.
+    pub(super) fn overtake(&self, record: &Arc<Record>, seq: u64) {
         let mut state = self.lock();
-        let older = state.changes.get(&record.path).map(|older| (older.age, older.seq));
-        let age = match older {
-            Some((age, seq)) => {
-                state.take_out(age, seq);
-                age
-            }
-            None => {
-                state.next += 1;
-                state.next
-            }
-        };
-        state.by_age.insert(age, record.path.clone());
-        *state.by_group.entry(seq).or_default() += 1;
-        state.changes.insert(record.path.clone(), Change { record, seq, age });
+        if state.changes.contains_key(&record.path) {
+            state.put(Arc::clone(record), seq);
+        }
     }
 
     /// It is void.
@@ -147,8 +158,18 @@ impl Unpublished {
     }
 
     /// The first group of which something is not visible, and that nothing newer has made void.
-    pub(crate) fn oldest(&self) -> Option<u64> {
+    pub(super) fn oldest(&self) -> Option<u64> {
         self.lock().by_group.keys().next().copied()
+    }
+
+    /// Marks the end of those that are behind now.
+    pub(crate) fn end(&self) -> u64 {
+        self.lock().next
+    }
+
+    /// Are there some that were behind then? One that was overtaken since is not among them.
+    pub(crate) fn has_until(&self, end: u64) -> bool {
+        self.lock().by_age.keys().next().is_some_and(|age| *age <= end)
     }
 
     /// The change of a path.
@@ -203,6 +224,27 @@ mod tests {
         unpublished.remove("c");
         assert_eq!((unpublished.len(), unpublished.oldest()), (0, None));
         assert!(unpublished.first(9).is_empty());
+    }
+
+    #[test]
+    fn what_becomes_visible_at_once_is_loaded_from_here_until_then_if_something_older_was() {
+        let unpublished = Unpublished::default();
+        let change = |path: &str, data: &'static str| {
+            let data = Bytes::from_static(data.as_bytes());
+            Arc::new(record(Kind::Replace, path.to_owned(), 0o600, data))
+        };
+        unpublished.put(change("a", "1"), 1);
+        for path in ["a", "b"] {
+            unpublished.overtake(&change(path, "2"), 2);
+        }
+        assert_eq!(unpublished.get("a").unwrap().data, "2");
+        assert!(unpublished.get("b").is_none());
+        assert_eq!((unpublished.len(), unpublished.oldest()), (1, Some(2)));
+        let end = unpublished.end();
+        unpublished.put(change("c", "3"), 3);
+        assert!(unpublished.has_until(end));
+        assert_eq!(unpublished.note(vec![(change("a", "2"), 2)], vec![Ok(())]).len(), 0);
+        assert!(!unpublished.has_until(end) && unpublished.len() == 1);
     }
 
     #[test]
