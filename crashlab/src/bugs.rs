@@ -118,7 +118,6 @@ const PLANTED: &[Planted] = &[
     rule("whole-transactions", "ext4", Search::Cuts, &[STORE]),
     rule("unpublished-unspread", "ext4", Search::Cuts, &[BEHIND]),
     rule("unpublished-forgotten", "ext4", Search::Cuts, &[BEHIND]),
-    rule("overtaken-settled", "ext4", Search::Cuts, &[BEHIND]),
     foreign("ignored flushes", "ext4", Search::IgnoredFlushes),
     foreign("ext4 nobarrier", "ext4-nobarrier", Search::Cuts),
     foreign("ext4 fast_commit", "ext4-fast-commit", Search::Cuts),
