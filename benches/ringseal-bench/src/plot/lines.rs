@@ -17,7 +17,8 @@ const DRAWN: [(&str, &str, &str); 8] = [
 ];
 
 /// Strong colours for ringseal, muted ones for the others.
-const OURS: [RGBColor; 3] = [RGBColor(208, 52, 28), RGBColor(160, 20, 90), RGBColor(224, 110, 0)];
+const OURS: [RGBColor; 4] =
+    [RGBColor(208, 52, 28), RGBColor(160, 20, 90), RGBColor(224, 110, 0), RGBColor(110, 60, 200)];
 const OTHERS: [RGBColor; 6] = [
     RGBColor(84, 112, 150),
     RGBColor(96, 140, 110),
