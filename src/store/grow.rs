@@ -164,7 +164,9 @@ impl Committer {
         };
         *growing.lock() = state;
         growing.changed.notify_all();
-        self.spreader.want();
+        if made.is_ok() {
+            self.spreader.want();
+        }
         made
     }
 
