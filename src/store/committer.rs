@@ -226,6 +226,7 @@ impl Committer {
                 Room::Here => return Ok(open),
                 Room::AfterSpreading => {
                     drop(open);
+                    self.spreader.fell_behind();
                     self.spreader.wait().map_err(|errno| Refusal::Unchanged(errno.into()))?;
                 }
                 Room::Never { max } => {

@@ -234,6 +234,7 @@ impl<M: Medium, F: Files> Core<M, F> {
             }
         };
         self.note_appended(&records, seq, visible);
+        // Only now: a file can reach the disk before its record, and would replace the old version.
         if visible == Visible::Now {
             self.publish(records.into_iter().map(|record| (record, seq)).collect());
         }

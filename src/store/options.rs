@@ -118,8 +118,8 @@ impl StoreOptions {
     }
 
     /// Bytes of each of the log's two segments, from 64 KiB to 1 GiB: at first, and at most. A segment
-    /// grows where a transaction needs it, or where it is full within 2.5 seconds and the filesystem has much room. A
-    /// transaction can have a little less than a segment. By default 4 MiB and 64 MiB.
+    /// grows where a transaction needs it; or where it is full within 2.5 seconds, or before the files follow,
+    /// and the filesystem has much room. A transaction can have a little less than a segment. By default 4 MiB and 64 MiB.
     pub fn segment_bytes(mut self, first: u64, max: u64) -> StoreOptions {
         let clamp = |bytes: u64| bytes.clamp(*SEGMENT.start(), *SEGMENT.end()) / 4096 * 4096;
         self.segment = clamp(first);

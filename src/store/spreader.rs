@@ -107,6 +107,11 @@ impl Spreader {
         self.changed.notify_all();
     }
 
+    /// Saves wait for a spread: the files cannot keep up.
+    pub(crate) fn fell_behind(&self) {
+        self.lock().is_log_small = true;
+    }
+
     /// Have segments been full too soon since it was asked last?
     pub(crate) fn is_log_small(&self) -> bool {
         std::mem::take(&mut self.lock().is_log_small)
