@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -186,7 +187,7 @@ pub(crate) fn set_aside(path: &Path) {
     event!(WARN, path = %path.display(), "set aside");
 }
 
-type AllHidden = BTreeMap<String, Hidden>;
+type AllHidden = BTreeMap<Arc<str>, Hidden>;
 
 /// Changes are durable and could not be made visible.
 pub(crate) fn not_visible(layout: &Layout, before: &AllHidden, now: &AllHidden) {

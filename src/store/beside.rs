@@ -54,7 +54,7 @@ impl Committer {
             .iter()
             .zip(&answers)
             .filter(|(_, answer)| answer.is_ok())
-            .flat_map(|(pending, _)| pending.records.iter().map(|record| record.path.as_str()))
+            .flat_map(|(pending, _)| pending.records.iter().map(|record| &*record.path))
             .collect();
         if let Err(errno) = open.forget(&changed) {
             for (pending, answer) in batch.iter().zip(&mut answers) {

@@ -54,7 +54,7 @@ pub(crate) struct Committer {
     /// Can the filesystem prove that it is alive? Where it cannot, answers say so.
     pub provable: bool,
     /// What is durable and not visible, for whoever reads.
-    pub hidden: Mutex<BTreeMap<String, Hidden>>,
+    pub hidden: Mutex<BTreeMap<Arc<str>, Hidden>>,
     /// Directories below the root that are durable, of those that were saved to beside the log.
     pub durable: Mutex<HashMap<Box<str>, DirectoryId>>,
     /// Until the store is closed.
@@ -188,7 +188,7 @@ impl Committer {
             if !is_gone || !is_alone() {
                 continue;
             }
-            let paths = pending.records.iter().map(|record| record.path.as_str());
+            let paths = pending.records.iter().map(|record| &*record.path);
             let is_aside = |path: &&str| {
                 open.hidden().contains_key(*path) || open.unpublished().get(path).is_some()
             };
@@ -249,7 +249,7 @@ impl Committer {
         &self,
         pending: &Pending,
         answer: Result<Published, NotCommitted>,
-        newest: &HashMap<String, u64>,
+        newest: &HashMap<Arc<str>, u64>,
         left: &[String],
     ) -> Result<Committed> {
         let published = match answer {
@@ -371,11 +371,17 @@ impl From<Refused> for Refusal {
 }
 
 /// The number of the last of each path.
-pub(super) fn newest_of<'a>(batch: impl Iterator<Item = &'a Pending>) -> HashMap<String, u64> {
+pub(super) fn newest_of<'a>(
+    batch: impl Iterator<Item = &'a Pending> + Clone,
+) -> HashMap<Arc<str>, u64> {
     let mut newest = HashMap::new();
+    if batch.clone().nth(1).is_none() {
+        // One alone is overtaken by nobody.
+        return newest;
+    }
     for pending in batch {
         for record in &pending.records {
-            newest.insert(record.path.clone(), pending.sequence);
+            newest.insert(Arc::clone(&record.path), pending.sequence);
         }
     }
     newest
@@ -390,7 +396,7 @@ pub(super) fn removed(records: &[Record]) -> Option<&str> {
 
 impl Pending {
     /// The number of the newer version that was made in place of this one, if it is a single one.
-    pub(super) fn overtaken_by(&self, newest: &HashMap<String, u64>) -> Option<u64> {
+    pub(super) fn overtaken_by(&self, newest: &HashMap<Arc<str>, u64>) -> Option<u64> {
         let [record] = &self.records[..] else { return None };
         newest.get(&record.path).copied().filter(|sequence| *sequence != self.sequence)
     }

@@ -31,7 +31,7 @@ pub(crate) trait Files {
     fn locate(&mut self, path: &str, make: bool) -> Result<DirectoryId, Failure>;
 
     /// The same for many saves, at once.
-    fn locate_all(&mut self, paths: &[&str]) -> Vec<Result<DirectoryId, Failure>> {
+    fn locate_all(&mut self, paths: &[Arc<str>]) -> Vec<Result<DirectoryId, Failure>> {
         paths.iter().map(|path| self.locate(path, true)).collect()
     }
 
@@ -85,14 +85,14 @@ pub(crate) struct Core<M, F> {
     log: Log<M>,
     files: F,
     /// The last record of each path that the log holds and the files may not have durably.
-    unspread: BTreeMap<String, Unspread>,
+    unspread: BTreeMap<Arc<str>, Unspread>,
     /// Those of them that are not visible yet.
     unpublished: Unpublished,
     /// Changes that are durable and not visible.
-    hidden: BTreeMap<String, Hidden>,
+    hidden: BTreeMap<Arc<str>, Hidden>,
     /// Paths of which a version is set aside. One that is not the newest is taken back before the log
     /// forgets the newer one.
-    aside: BTreeSet<String>,
+    aside: BTreeSet<Arc<str>>,
     /// Directories that are on the disk under their names, by the container's id.
     durable: HashMap<Box<str>, DirectoryId>,
     /// Files that the spread covers that is under way.
@@ -119,7 +119,7 @@ pub(crate) struct Spreading {
 
 impl<M: Medium, F: Files> Core<M, F> {
     /// A store whose log is empty.
-    pub(crate) fn new(log: Log<M>, files: F, hidden: BTreeMap<String, Hidden>) -> Core<M, F> {
+    pub(crate) fn new(log: Log<M>, files: F, hidden: BTreeMap<Arc<str>, Hidden>) -> Core<M, F> {
         let (unspread, durable) = (BTreeMap::new(), HashMap::new());
         let unpublished = Unpublished::default();
         let aside = hidden.keys().cloned().collect();
@@ -249,7 +249,7 @@ impl<M: Medium, F: Files> Core<M, F> {
         // A removal has to see what was made before it; saves alone can be located in any order.
         let mut all = match &transactions[..] {
             [records] if records.iter().all(Record::is_to_be_located) => {
-                let paths: Vec<&str> = records.iter().map(|record| record.path.as_str()).collect();
+                let paths: Vec<_> = records.iter().map(|record| Arc::clone(&record.path)).collect();
                 self.files.locate_all(&paths)
             }
             _ => Vec::new(),
@@ -402,12 +402,13 @@ impl<M: Medium, F: Files> Core<M, F> {
         };
         // No file may keep the log from going on, whatever somebody else has made of it.
         for path in doubtful {
-            let Some(unspread) = self.unspread.get(&path).filter(|one| one.seq <= upto) else {
+            let Some(unspread) = self.unspread.get(&*path).filter(|one| one.seq <= upto) else {
                 continue;
             };
             self.files.set_aside(&unspread.record)?;
-            self.hidden.insert(path.clone(), Hidden::kept(&unspread.record, Errno::IO));
-            self.aside.insert(path);
+            let path = &unspread.record.path;
+            self.hidden.insert(Arc::clone(path), Hidden::kept(&unspread.record, Errno::IO));
+            self.aside.insert(Arc::clone(path));
         }
         self.unspread.retain(|_, unspread| unspread.seq > upto);
         self.log.spread_to(upto);
@@ -434,7 +435,7 @@ impl<M: Medium, F: Files> Core<M, F> {
     }
 
     /// Changes that are durable and not visible.
-    pub(crate) fn hidden(&self) -> &BTreeMap<String, Hidden> {
+    pub(crate) fn hidden(&self) -> &BTreeMap<Arc<str>, Hidden> {
         &self.hidden
     }
 
@@ -456,7 +457,7 @@ impl<M: Medium, F: Files> Core<M, F> {
 /// The mark that what the log has said of a path is void.
 pub(crate) fn mark(path: &str) -> Record {
     let (kind, mode, directory) = (Kind::Forget, 0, DirectoryId::default());
-    Record { kind, directory, mode, path: path.to_owned(), data: Bytes::new(), transaction: 0 }
+    Record { kind, directory, mode, path: path.into(), data: Bytes::new(), transaction: 0 }
 }
 
 /// The id in a path.

@@ -143,12 +143,16 @@ impl Files for Tree {
         self.slots.locate(&self.layout, path, make)
     }
 
-    fn locate_all(&mut self, paths: &[&str]) -> Vec<Result<DirectoryId, Failure>> {
+    fn locate_all(&mut self, paths: &[Arc<str>]) -> Vec<Result<DirectoryId, Failure>> {
         let (layout, slots) = (Arc::clone(&self.layout), Arc::clone(&self.slots));
+        let known = slots.known(paths);
+        let unknown = paths.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let unknown = unknown.map(|(path, _)| Arc::clone(path));
         let lost = Err((Step::OpenDirectory, Errno::IO));
-        self.together(paths.iter().map(|path| (*path).to_owned()), lost, move |path| {
-            slots.locate(&layout, path, true)
-        })
+        let found = self.together(unknown, lost, move |path| slots.locate(&layout, path, true));
+        let mut found = found.into_iter();
+        let located = |known: Option<_>| known.map_or_else(|| found.next().unwrap_or(lost), Ok);
+        known.into_iter().map(located).collect()
     }
 
     fn sync_directories(&mut self) -> Result<(), Failure> {

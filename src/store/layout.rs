@@ -95,8 +95,14 @@ impl Names {
 }
 
 /// A record whose directory is not known yet.
-pub(crate) fn record(kind: Kind, path: String, mode: u32, data: bytes::Bytes) -> Record {
-    Record { kind, directory: DirectoryId::default(), mode, path, data, transaction: 0 }
+pub(crate) fn record(
+    kind: Kind,
+    path: impl Into<Arc<str>>,
+    mode: u32,
+    data: bytes::Bytes,
+) -> Record {
+    let (path, directory) = (path.into(), DirectoryId::default());
+    Record { kind, directory, mode, path, data, transaction: 0 }
 }
 
 impl Layout {

@@ -222,7 +222,7 @@ struct Finding<'a> {
     files: Tree,
 }
 
-type Found = (Option<(Log<Segments>, u64)>, BTreeMap<String, Hidden>, Recovery);
+type Found = (Option<(Log<Segments>, u64)>, BTreeMap<Arc<str>, Hidden>, Recovery);
 
 impl Finding<'_> {
     /// Puts into the files what the log has and they may lack, and goes on in the log behind it; or in a new

@@ -189,7 +189,7 @@ mod tests {
 
     fn saved(id: u64, data: &'static [u8]) -> Record {
         let directory = DirectoryId { inode: id, born: 7, handle: u64::MAX };
-        Record { directory, ..record(Kind::Replace, "web-1/state.json".into(), 0o640, data.into()) }
+        Record { directory, ..record(Kind::Replace, "web-1/state.json", 0o640, data.into()) }
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         let own = File::open(path.path()).unwrap();
         let own = own.as_fd();
         assert_eq!(all(own, true), Ok(vec![]));
-        let removal = record(Kind::Remove, "web-2/config.json".into(), 0, Bytes::new());
+        let removal = record(Kind::Remove, "web-2/config.json", 0, Bytes::new());
         keep(own, &saved(1, b"one")).unwrap();
         keep(own, &removal).unwrap();
         keep(own, &saved(1, b"two")).unwrap();

@@ -18,14 +18,14 @@ impl<M: Medium, F: Files> Core<M, F> {
                 self.durable.remove(container(&record.path));
             }
             let unspread = Unspread { record: Arc::clone(record), seq };
-            self.unspread.insert(record.path.clone(), unspread);
-            match visible {
-                Visible::Later => self.unpublished.put(Arc::clone(record), seq),
-                // Until it is visible whoever loads has it from there, if he had an older one.
-                Visible::Now => self.unpublished.overtake(record, seq),
-            }
+            self.unspread.insert(Arc::clone(&record.path), unspread);
             // Newer than what could not be published before.
             self.hidden.remove(&record.path);
+        }
+        match visible {
+            Visible::Later => self.unpublished.put(records, seq),
+            // Until it is visible whoever loads has it from there, if he had an older one.
+            Visible::Now => self.unpublished.overtake(records, seq),
         }
     }
 
@@ -132,8 +132,8 @@ impl<M: Medium, F: Files> Core<M, F> {
         }
         // What is older than what the log has.
         let is_stale =
-            |path: &&String| !self.hidden.get(*path).is_some_and(|hidden| hidden.is_kept);
-        let stale: Vec<String> = self.aside.iter().filter(is_stale).cloned().collect();
+            |path: &&Arc<str>| !self.hidden.get(*path).is_some_and(|hidden| hidden.is_kept);
+        let stale: Vec<Arc<str>> = self.aside.iter().filter(is_stale).cloned().collect();
         for path in stale {
             self.files.take_back(&path)?;
             self.aside.remove(&path);

@@ -15,11 +15,11 @@ use crate::store::log::scan::Scan;
 pub(crate) fn replay(
     scan: &Scan,
     files: &mut impl Files,
-) -> Result<BTreeMap<String, Hidden>, Errno> {
+) -> Result<BTreeMap<Arc<str>, Hidden>, Errno> {
     let last = last_of_each_path(scan);
     // What was set aside is tried again, unless the log has something newer.
     let aside = files.aside()?;
-    let is_newest = |record: &&Record| !last.contains_key(record.path.as_str());
+    let is_newest = |record: &&Record| !last.contains_key(&*record.path);
     let again = aside.iter().filter(is_newest);
     let from_log = last.values().copied().filter(|record| record.kind != Kind::Forget);
     let tried_again = again.clone().count();
@@ -43,9 +43,9 @@ pub(crate) fn replay(
         let placed: Vec<Written<'_>> =
             placed.into_iter().filter_map(|record| written(record)).collect();
         for path in files.sync(&placed)? {
-            let Some(record) = all.iter().find(|record| record.path == path) else { continue };
+            let Some(record) = all.iter().find(|record| *record.path == path) else { continue };
             files.set_aside(record)?;
-            hidden.insert(path, Hidden::kept(record, Errno::IO));
+            hidden.insert(Arc::clone(&record.path), Hidden::kept(record, Errno::IO));
         }
     }
     // Only now: until then it was the only one that is sure to be whole.
@@ -57,7 +57,7 @@ pub(crate) fn replay(
 
 /// What a record has written, if it is a file.
 pub(super) fn written(record: &Record) -> Option<Written<'_>> {
-    (record.kind == Kind::Replace).then_some((record.path.as_str(), record.data.len() as u64))
+    (record.kind == Kind::Replace).then_some((&*record.path, record.data.len() as u64))
 }
 
 /// The changes of a log that count: the last of each path, unless it was made void.
@@ -68,5 +68,5 @@ pub(crate) fn changes(scan: &Scan) -> impl Iterator<Item = &Record> {
 /// What the log says of each path.
 fn last_of_each_path(scan: &Scan) -> BTreeMap<&str, &Record> {
     let records = scan.live.iter().flat_map(|group| &group.records);
-    records.map(|record| (record.path.as_str(), record)).collect()
+    records.map(|record| (&*record.path, record)).collect()
 }

@@ -16,10 +16,10 @@ pub(crate) struct Unpublished(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     /// Those that could not be published stay until they are known to be hidden.
-    changes: HashMap<String, Change>,
+    changes: HashMap<Arc<str>, Change>,
     /// Paths in the order in which they fell behind: one that is saved again keeps its place, or it might be
     /// overtaken for ever.
-    by_age: BTreeMap<u64, String>,
+    by_age: BTreeMap<u64, Arc<str>>,
     /// How many of those are of each group.
     by_group: BTreeMap<u64, usize>,
     next: u64,
@@ -94,16 +94,19 @@ impl State {
 }
 
 impl Unpublished {
-    /// Puts a change there, in the place of an older one of its path.
-    pub(super) fn put(&self, record: Arc<Record>, seq: u64) {
-        self.lock().put(record, seq);
+    /// Puts changes there, in the place of older ones of their paths.
+    pub(super) fn put(&self, records: &[Arc<Record>], seq: u64) {
+        let mut state = self.lock();
+        records.iter().for_each(|record| state.put(Arc::clone(record), seq));
     }
 
-    /// The same, if there is an older one.
-    pub(super) fn overtake(&self, record: &Arc<Record>, seq: u64) {
+    /// The same, but only in the place of older ones.
+    pub(super) fn overtake(&self, records: &[Arc<Record>], seq: u64) {
         let mut state = self.lock();
-        if state.changes.contains_key(&record.path) {
-            state.put(Arc::clone(record), seq);
+        for record in records {
+            if state.changes.contains_key(&record.path) {
+                state.put(Arc::clone(record), seq);
+            }
         }
     }
 
@@ -200,17 +203,14 @@ mod tests {
         let unpublished = Unpublished::default();
         let save = |path: &str, data: &'static str, seq| {
             let data = Bytes::from_static(data.as_bytes());
-            unpublished.put(Arc::new(record(Kind::Replace, path.to_owned(), 0o600, data)), seq);
+            unpublished.put(&[Arc::new(record(Kind::Replace, path, 0o600, data))], seq);
         };
         save("a", "1", 1);
         save("b", "2", 2);
         save("a", "3", 3);
         assert_eq!(unpublished.oldest(), Some(2));
         let first = unpublished.first(1);
-        assert_eq!(
-            (first[0].0.path.as_str(), &first[0].0.data[..], first[0].1),
-            ("a", &b"3"[..], 3)
-        );
+        assert_eq!((&*first[0].0.path, &first[0].0.data[..], first[0].1), ("a", &b"3"[..], 3));
         unpublished.remove("a");
         assert_eq!(unpublished.oldest(), Some(2));
         assert!(unpublished.get("a").is_none() && unpublished.get("b").is_some());
@@ -231,17 +231,15 @@ mod tests {
         let unpublished = Unpublished::default();
         let change = |path: &str, data: &'static str| {
             let data = Bytes::from_static(data.as_bytes());
-            Arc::new(record(Kind::Replace, path.to_owned(), 0o600, data))
+            Arc::new(record(Kind::Replace, path, 0o600, data))
         };
-        unpublished.put(change("a", "1"), 1);
-        for path in ["a", "b"] {
-            unpublished.overtake(&change(path, "2"), 2);
-        }
+        unpublished.put(&[change("a", "1")], 1);
+        unpublished.overtake(&[change("a", "2"), change("b", "2")], 2);
         assert_eq!(unpublished.get("a").unwrap().data, "2");
         assert!(unpublished.get("b").is_none());
         assert_eq!((unpublished.len(), unpublished.oldest()), (1, Some(2)));
         let end = unpublished.end();
-        unpublished.put(change("c", "3"), 3);
+        unpublished.put(&[change("c", "3")], 3);
         assert!(unpublished.has_until(end));
         assert_eq!(unpublished.note(vec![(change("a", "2"), 2)], vec![Ok(())]).len(), 0);
         assert!(!unpublished.has_until(end) && unpublished.len() == 1);
@@ -250,25 +248,24 @@ mod tests {
     #[test]
     fn what_is_saved_again_while_it_is_published_waits_on() {
         let unpublished = Unpublished::default();
-        let change =
-            |path: &str| Arc::new(record(Kind::Replace, path.to_owned(), 0o600, Bytes::new()));
+        let change = |path: &str| Arc::new(record(Kind::Replace, path, 0o600, Bytes::new()));
         let noted = |path, seq, came: Result<(), Errno>| {
             unpublished.note(vec![(change(path), seq)], vec![came]).len()
         };
-        unpublished.put(change("a"), 1);
-        unpublished.put(change("b"), 1);
-        unpublished.put(change("a"), 2);
+        unpublished.put(&[change("a")], 1);
+        unpublished.put(&[change("b")], 1);
+        unpublished.put(&[change("a")], 2);
         assert_eq!(noted("a", 1, Ok(())), 0);
         assert_eq!((unpublished.len(), unpublished.oldest()), (2, Some(1)));
         // Behind the others from now on.
-        assert_eq!(unpublished.first(1)[0].0.path, "b");
+        assert_eq!(&*unpublished.first(1)[0].0.path, "b");
         assert_eq!(noted("b", 1, Ok(())), 0);
         assert_eq!((unpublished.len(), unpublished.oldest()), (1, Some(2)));
         // What fails waits until it is hidden.
         assert_eq!(noted("a", 1, Err(Errno::PERM)), 0);
         assert_eq!(noted("a", 2, Err(Errno::PERM)), 1);
         assert_eq!(unpublished.len(), 1);
-        unpublished.put(change("a"), 3);
+        unpublished.put(&[change("a")], 3);
         assert!(!unpublished.hide("a", 2));
         assert_eq!(unpublished.len(), 1);
         assert!(unpublished.hide("a", 3));

@@ -17,6 +17,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -266,7 +267,7 @@ pub(crate) struct Record {
     /// Permission bits.
     pub mode: u32,
     /// `id/name`, below the root.
-    pub path: String,
+    pub path: Arc<str>,
     pub data: Bytes,
     /// Which of the group's transactions it is of; for whoever reads a dump.
     pub transaction: u32,
@@ -329,7 +330,7 @@ impl Record {
         if !is_whole && !left_out(Rule::TornTail) {
             return None;
         }
-        let path = String::from_utf8(path.to_vec()).ok()?;
+        let path = std::str::from_utf8(path).ok()?;
         let record = Record {
             kind,
             directory: DirectoryId {
@@ -338,7 +339,7 @@ impl Record {
                 handle: u64_at(header, 32),
             },
             mode: u32_at(header, 4),
-            path,
+            path: path.into(),
             data: Bytes::copy_from_slice(data),
             transaction: u32_at(header, 44),
         };

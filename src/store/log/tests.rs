@@ -59,7 +59,7 @@ fn record(id: &str, data: &[u8]) -> Record {
         kind: Kind::Replace,
         directory: DirectoryId { inode: 12, born: 34, handle: 56 },
         mode: 0o600,
-        path: format!("{id}/state.json"),
+        path: format!("{id}/state.json").into(),
         data: Bytes::copy_from_slice(data),
         transaction: 0,
     }
@@ -163,7 +163,7 @@ fn what_a_reader_would_not_take_is_not_written() {
         Record { mode: 0o100600, ..good.clone() },
         Record { path: "a/../b".into(), ..good.clone() },
         Record { path: "/etc/passwd".into(), ..good.clone() },
-        Record { path: format!("{}/b", "a".repeat(70_000)), ..good.clone() },
+        Record { path: format!("{}/b", "a".repeat(70_000)).into(), ..good.clone() },
         Record { kind: Kind::Remove, ..good.clone() },
         record("a", &vec![b'x'; 8 * BLOCK]),
     ];
@@ -401,7 +401,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 kind,
                 directory: DirectoryId { inode, born, handle },
                 mode,
-                path,
+                path: path.into(),
                 data,
                 transaction: mode,
             }

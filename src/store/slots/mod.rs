@@ -145,6 +145,16 @@ impl Slots {
         })
     }
 
+    /// The directories of those files that are not looked at before they are published.
+    pub(crate) fn known(&self, paths: &[Arc<str>]) -> Vec<Option<DirectoryId>> {
+        if self.looks == Looks::Accepting {
+            return vec![None; paths.len()];
+        }
+        let table = self.lock();
+        let directory = |path: &Arc<str>| table.get(path).map(|slot| slot.place.directory);
+        paths.iter().map(directory).collect()
+    }
+
     /// [`Layout::locate`], by what is known.
     pub(crate) fn locate(
         &self,

@@ -424,7 +424,7 @@ impl History {
             }
         }
         let record = |(path, version): &(String, Version)| {
-            let (path, directory) = (path.clone(), DirectoryId::default());
+            let (path, directory) = (path.as_str().into(), DirectoryId::default());
             if *version == REMOVED {
                 let (kind, mode, data) = (Kind::Remove, 0, Bytes::new());
                 return Record { kind, directory, mode, path, data, transaction: 0 };

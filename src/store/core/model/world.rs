@@ -258,7 +258,7 @@ impl Files for &mut World {
         if !self.is_kind && self.rng.u8(0..20) == 0 {
             if let Some(record) = records.first() {
                 self.remake(&record.path);
-                self.meddled.push(record.path.clone());
+                self.meddled.push(record.path.to_string());
             }
         }
         let publish = |record: &Arc<Record>| {
@@ -267,7 +267,7 @@ impl Files for &mut World {
             let Some(inode) = inode.filter(|_| is_same || left_out(Rule::DirectoryIdentity)) else {
                 return if record.kind == Kind::Remove { Ok(()) } else { Err(Errno::STALE) };
             };
-            if self.immutable.as_ref() == Some(&record.path) {
+            if self.immutable.as_deref() == Some(&*record.path) {
                 return Err(Errno::PERM);
             }
             match record.kind {
@@ -292,7 +292,7 @@ impl Files for &mut World {
 
     fn set_aside(&mut self, record: &Record) -> Result<(), Errno> {
         if !left_out(Rule::SettingAside) {
-            self.aside.insert(record.path.clone(), (*record).clone());
+            self.aside.insert(record.path.to_string(), (*record).clone());
         }
         Ok(())
     }
