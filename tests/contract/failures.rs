@@ -5,13 +5,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use ringseal::{Cause, Level, Options, Outcome, Step, Target, Writer};
 use tempfile::tempdir;
 
 use crate::doors::{Door, assert_reads, assert_unchanged};
-use crate::support::{Disk, as_user, assert_no_temps, in_child, need, require_root, tree};
+use crate::support::{Disk, as_user, assert_no_temps, chattr, in_child, need, require_root, tree};
 
 const NOBODY: u32 = 65534;
 
@@ -368,9 +367,4 @@ impl Drop for Immutable<'_> {
     fn drop(&mut self) {
         chattr("-i", self.0);
     }
-}
-
-fn chattr(flag: &str, path: &Path) {
-    let status = Command::new("chattr").arg(flag).arg(path).status().expect("chattr");
-    assert!(status.success(), "chattr {flag}");
 }

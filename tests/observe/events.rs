@@ -4,14 +4,15 @@ use std::fmt::{Debug, Write};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use ringseal::{Outcome, Request, StateStore, Writer};
+use ringseal::{Engine, Outcome, Request, StateStore, StoreOptions, Writer};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::engines;
-use crate::support::{Disk, in_child, need};
+use crate::support::{Disk, cgroup, chattr, in_child, need, require_shared_syncs};
 
 /// Collects what is told, a line each: `LEVEL name=value ... message`; spans as `LEVEL span NAME ...`.
 #[derive(Debug, Clone, Default)]
@@ -200,5 +201,84 @@ fn a_store_tells_its_life_and_no_payload() {
         }
         assert!(of(&lines, Level::WARN, &[]).is_empty(), "{lines:#?}");
         assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+    });
+}
+
+/// What somebody who watches a host is to see: each is a warning, but for a log that has grown.
+#[test]
+fn what_goes_wrong_in_a_store_is_a_warning() {
+    in_child("events::what_goes_wrong_in_a_store_is_a_warning", || {
+        need!(require_shared_syncs());
+        let disk = need!(Disk::ext4());
+        let collector = Collector::install();
+        let root = disk.path().join("root");
+        let open = || {
+            let options = StoreOptions::new().spread_after(Duration::from_secs(3600));
+            options.segment_bytes(64 << 10, 1 << 20).open_blocking(&root).unwrap()
+        };
+        let store = open();
+        store.save_bytes_blocking("web-1", "old").unwrap();
+        collector.take();
+
+        let states = (0..60).map(|index| (format!("c{index}"), SECRET.repeat(40)));
+        store.save_all_blocking(states).unwrap();
+        let lines = collector.take();
+        assert_eq!(of(&lines, Level::INFO, &["log grown", "segment="]).len(), 1, "{lines:#?}");
+        assert!(of(&lines, Level::WARN, &[]).is_empty(), "{lines:#?}");
+
+        let target = root.join("web-1/state.json");
+        let path = format!("path={}", target.display());
+        chattr("+i", &target);
+        let committed = store.save_bytes_blocking("web-1", SECRET).unwrap();
+        assert_eq!(committed.not_visible.len(), 1);
+        let lines = collector.take();
+        let not_visible = of(&lines, Level::WARN, &["not visible", &path, "errno=1"]);
+        assert_eq!(not_visible.len(), 1, "{lines:#?}");
+        // Once for each version, and not for every save of others.
+        store.save_bytes_blocking("web-2", SECRET).unwrap();
+        assert!(of(&collector.take(), Level::WARN, &[]).is_empty());
+        store.close_blocking().unwrap();
+        let lines = collector.take();
+        assert_eq!(of(&lines, Level::WARN, &["set aside", &path]).len(), 1, "{lines:#?}");
+        chattr("-i", &target);
+        drop(store);
+
+        let store = open();
+        store.save_bytes_blocking("web-1", SECRET).unwrap();
+        collector.take();
+        need!(disk.shutdown());
+        store.close_blocking().unwrap_err();
+        let lines = collector.take();
+        for parts in
+            [["spread failed", "errno="], ["store closed, and the files are not durable", "errno="]]
+        {
+            assert!(!of(&lines, Level::WARN, &parts).is_empty(), "{parts:?}: {lines:#?}");
+        }
+        assert!(lines.iter().all(|line| !line.contains(SECRET)), "{lines:#?}");
+        drop(store);
+        disk.remount();
+    });
+}
+
+#[test]
+fn a_ring_that_is_given_up_is_a_warning() {
+    in_child("events::a_ring_that_is_given_up_is_a_warning", || {
+        if !engines().contains(&Engine::Uring) {
+            return;
+        }
+        let disk = need!(Disk::ext4());
+        let group = need!(cgroup::limit_pids(1000));
+        let writer = Writer::builder().engine(Engine::Uring).build().unwrap();
+        let collector = Collector::install();
+        // No worker of the kernel's can be made from now on.
+        group.set_max(group.current().unwrap()).unwrap();
+        for number in 0..20 {
+            let target = disk.path().join(number.to_string());
+            pollster::block_on(writer.replace(target, SECRET)).unwrap();
+        }
+        let lines = collector.take();
+        let given_up = of(&lines, Level::WARN, &["the ring is given up", "why="]);
+        assert_eq!(given_up.len(), 1, "{lines:#?}");
+        writer.close_blocking();
     });
 }

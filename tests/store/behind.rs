@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ringseal::{Publish, Route, StateStore};
@@ -209,6 +210,44 @@ fn a_removal_is_visible_before_the_answer_and_takes_what_is_behind() {
 }
 
 /// Somebody else has removed the directory: a removal ends what is not visible yet, too.
+/// Of a group that removes something each file is visible before the answer, one after the other; what was answered
+/// before, and not visible then, is not forgotten meanwhile.
+#[test]
+fn nobody_loads_an_older_version_while_a_removal_is_published() {
+    let disk = need!(Disk::ext4());
+    let store = open(&disk.path().join("root"));
+    let answered = AtomicU32::new(0);
+    let is_over = AtomicBool::new(false);
+    let save = |version: u32| {
+        store.save_bytes_blocking("z", version.to_string()).unwrap();
+        answered.store(version, Ordering::SeqCst);
+    };
+    save(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                let least = answered.load(Ordering::SeqCst);
+                let loaded = store.load_bytes_blocking("z").unwrap().unwrap();
+                let loaded: u32 = std::str::from_utf8(&loaded).unwrap().parse().unwrap();
+                assert!(loaded >= least, "{loaded} was loaded when {least} had been answered");
+            }
+        });
+        for round in 1..=20 {
+            store.save_bytes_blocking("gone", "state").unwrap();
+            save(2 * round);
+            let mut transaction = store.transaction().remove("gone");
+            for other in 0..300 {
+                transaction = transaction.save_bytes(&format!("c{other}"), round.to_string());
+            }
+            let version = 2 * round + 1;
+            transaction.save_bytes("z", version.to_string()).commit_blocking().unwrap();
+            answered.store(version, Ordering::SeqCst);
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    store.close_blocking().unwrap();
+}
+
 #[test]
 fn what_was_removed_does_not_come_back() {
     for place in places() {

@@ -4,18 +4,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use ringseal::{Cause, LogUse, OpenError, Outcome, Step, StoreOptions, inspect_log};
 use tempfile::tempdir;
 
-use crate::support::{Disk, need, require_shared_syncs, tree};
+use crate::support::{Disk, chattr, need, require_shared_syncs, tree};
 use crate::{assert_state, cut_power, disks, file, lazy, open, shares_its_log};
-
-fn chattr(flag: &str, path: &Path) {
-    assert!(Command::new("chattr").arg(flag).arg(path).status().unwrap().success());
-}
 
 /// One file that cannot be replaced, among many.
 #[test]

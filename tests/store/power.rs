@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringseal::{Freshness, Route, StateStore, StoreOptions, inspect_log};
 
-use crate::support::{need, require_shared_syncs, slow};
+use crate::support::{Disk, need, require_shared_syncs, slow};
 use crate::{assert_state, cut_power, disks, file, lazy, open, shares_its_log};
 
 #[test]
@@ -219,6 +219,27 @@ fn a_log_that_is_full_too_soon_grows_while_saves_go_on() {
         }
         assert_eq!(store.stats().log_segment, 1 << 20);
     }
+}
+
+/// Where saves have to wait until the files have what the log holds, it is too small, however long its segments last.
+#[test]
+fn a_log_that_saves_wait_for_grows() {
+    need!(require_shared_syncs());
+    let disk = need!(Disk::ext4());
+    // With so short a time no segment is full too soon.
+    let options = lazy().spread_after(Duration::ZERO).segment_bytes(64 << 10, 256 << 10);
+    let store = options.open_blocking(disk.path().join("root")).unwrap();
+    let began = Instant::now();
+    for version in 0.. {
+        // A third of a segment each: several turns while the files are synced once.
+        let states = (0..20).map(|id| (format!("c{id}"), version.to_string().repeat(900)));
+        store.save_all_blocking(states).unwrap();
+        if store.stats().log_segment == 256 << 10 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60) * slow(), "{:?}", store.stats());
+    }
+    store.close_blocking().unwrap();
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub use host::{
     has_tmpfile, is_since, require_memory, require_root, require_shared_syncs, search_path,
 };
 pub use leftovers::sweep;
-pub use tree::assert_no_temps;
+pub use tree::{assert_no_temps, chattr};
 pub use user::as_user;
 
 /// How many times slower than usual this machine is: `RINGSEAL_SLOW`, for an emulated processor.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::process::Command;
 
 /// What the names of the library's temporary files start with.
 const TEMP: &str = ".ringseal";
@@ -54,4 +55,11 @@ fn collect(dir: &Path, prefix: &str, found: &mut Vec<String>) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// Changes an attribute of a file: `+i`, nobody can change or replace it. For root only.
+#[track_caller]
+pub fn chattr(flag: &str, path: &Path) {
+    let status = Command::new("chattr").arg(flag).arg(path).status().expect("chattr");
+    assert!(status.success(), "chattr {flag} {}", path.display());
 }

@@ -30,7 +30,13 @@ pub(super) fn entries() -> Vec<Entry> {
             || StoreOptions::new().slots(0),
             1,
         ),
-        entry("ringseal_store_behind", "the same, answered when it is durable", behind, 1),
+        entry(
+            "ringseal_store_6000_slots",
+            "the same, and up to 6000 files have two inodes, for 18,000 descriptors",
+            || StoreOptions::new().slots(6000),
+            1,
+        ),
+        entry("ringseal_store_behind", "`ringseal_store`, answered when it is durable", behind, 1),
         entry(
             "ringseal_store_50",
             "`ringseal_store` 50 times, one after the other, until the files are durable",
