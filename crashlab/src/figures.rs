@@ -60,7 +60,7 @@ pub(crate) struct Bug {
     /// Disks or runs that were looked at until it was found.
     pub(crate) tries: u64,
     pub(crate) found: Option<String>,
-    /// What the same search found without the bug; it went about as far.
+    /// What the same search found without the bug; it went about as far, or as far as the search for another bug.
     pub(crate) control: Option<String>,
 }
 
