@@ -69,6 +69,25 @@ impl Committer {
         self.answer_beside(batch, answers);
     }
 
+    /// In memory: makes a save on this thread, while others make theirs of other files. Gives it back if it has to
+    /// wait for its turn.
+    pub(super) fn save_at_once(&self, mut pending: Pending) -> Result<(), Pending> {
+        let Some(access) = self.access.as_ref().filter(|_| self.is_volatile()) else {
+            return Err(pending);
+        };
+        if pending.way != Way::Atomic {
+            return Err(pending);
+        }
+        let Some(_right) = self.queue.begin_at_once(&mut pending) else { return Err(pending) };
+        // Nobody appends to the log meanwhile.
+        if access.log().holds(&pending.records[0].path) {
+            return Err(pending);
+        }
+        let saved = self.save(&pending.records[0], pending.way).map(Made::Saved);
+        self.answer_beside(vec![pending], vec![saved]);
+        Ok(())
+    }
+
     /// Without a log: what was set aside of these paths is older than what was saved now.
     fn show_newer(&self, pending: &Pending) -> Result<(), Errno> {
         for record in &pending.records {
@@ -95,8 +114,10 @@ impl Committer {
             };
             return vec![made];
         }
-        let Some(writer) = self.writer() else {
-            // No thread can be made for it.
+        // In memory there is no sync that they could share.
+        let writer = if self.is_volatile() { None } else { self.writer() };
+        let Some(writer) = writer else {
+            // Or no thread can be made for it.
             let save = |pending: &Pending| self.save(&pending.records[0], pending.way);
             return batch.iter().map(|pending| save(pending).map(Made::Saved)).collect();
         };

@@ -1,8 +1,10 @@
 //! Who waits for the log. Whoever comes and finds nobody at it carries out what waits, his own first; those
 //! who come meanwhile are the next group.
+//!
+//! In memory there is nothing to share: while nobody waits each makes his save himself, beside others of other files.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::log::format::Record;
 use super::{Committed, Route};
@@ -48,6 +50,8 @@ impl Way {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
+    /// The last of those that are made at once has been made.
+    made: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +60,25 @@ struct State {
     accepted: u64,
     /// Somebody carries out what waits.
     is_carried: bool,
+    /// Paths of saves that are made at once; whoever carries waits for their end.
+    at_once: HashSet<Arc<str>>,
+}
+
+/// The right to make a save of a path at once, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct AtOnce<'a> {
+    queue: &'a Queue,
+    path: Arc<str>,
+}
+
+impl Drop for AtOnce<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.at_once.remove(&self.path);
+        if state.is_carried && state.at_once.is_empty() {
+            self.queue.made.notify_all();
+        }
+    }
 }
 
 impl Pending {
@@ -79,6 +102,18 @@ impl Queue {
         !std::mem::replace(&mut state.is_carried, true)
     }
 
+    /// Accepts a save that is made at once, if nothing waits, and nobody makes one of its path.
+    pub(crate) fn begin_at_once(&self, pending: &mut Pending) -> Option<AtOnce<'_>> {
+        let path = Arc::clone(&pending.records.first()?.path);
+        let mut state = self.lock();
+        if state.is_carried || !state.at_once.insert(Arc::clone(&path)) {
+            return None;
+        }
+        state.accepted += 1;
+        pending.sequence = state.accepted;
+        Some(AtOnce { queue: self, path })
+    }
+
     /// Takes the first that waits, and those behind it that `joins` it, up to the first that does not. `None`:
     /// nobody waits, and whoever comes next carries.
     pub(crate) fn take(
@@ -86,6 +121,9 @@ impl Queue {
         mut joins: impl FnMut(&Pending, &Pending) -> bool,
     ) -> Option<Vec<Pending>> {
         let mut state = self.lock();
+        while !state.at_once.is_empty() {
+            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         let Some(first) = state.waiting.pop_front() else {
             state.is_carried = false;
             return None;
@@ -107,7 +145,8 @@ impl Queue {
 
     /// Is nothing that was accepted under way?
     pub(crate) fn is_idle(&self) -> bool {
-        !self.lock().is_carried
+        let state = self.lock();
+        !state.is_carried && state.at_once.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

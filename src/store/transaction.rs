@@ -245,7 +245,13 @@ impl Handle {
             record.directory = slots.locate(layout, &record.path, make).unwrap_or_default();
         }
         trace::transaction(permit.number(), records.len(), bytes_of(&records));
-        let pending = Pending { records, way, located, sequence: 0, permit, reply };
+        let mut pending = Pending { records, way, located, sequence: 0, permit, reply };
+        if here {
+            match self.committer.save_at_once(pending) {
+                Ok(()) => return answer,
+                Err(waits) => pending = waits,
+            }
+        }
         if self.committer.queue.push(pending) {
             match here {
                 true => self.committer.carry(Some(&answer)),

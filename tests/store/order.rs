@@ -1,11 +1,11 @@
 //! Order: the last that was accepted stands; none is older than what was answered.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
 
 use ringseal::Route;
 
-use crate::support::{need, slow};
+use crate::support::{Disk, need, slow};
 use crate::{file, open, places};
 
 fn version_of(bytes: &[u8]) -> u64 {
@@ -36,12 +36,15 @@ fn versions_never_go_back() {
                         let version = next.fetch_add(1, Ordering::Relaxed);
                         let state = version.to_string();
                         let transaction = store.transaction().save_bytes(id, state);
-                        let transaction = match (thread + save) % 11 {
-                            0 => transaction.route(Route::Direct),
-                            1 => transaction.save_bytes("pair", version.to_string()),
-                            _ => transaction,
+                        let committed = match (thread + save) % 11 {
+                            0 => transaction.route(Route::Direct).commit_blocking(),
+                            1 => transaction
+                                .save_bytes("pair", version.to_string())
+                                .commit_blocking(),
+                            2 => pollster::block_on(transaction.commit()),
+                            _ => transaction.commit_blocking(),
                         };
-                        let committed = transaction.commit_blocking().unwrap();
+                        let committed = committed.unwrap();
                         assert!(committed.not_visible.is_empty());
                         accepted.lock().unwrap().push((id, committed.sequence, version));
                         // Of those that were answered, the one accepted last is not newer than the file.
@@ -95,4 +98,42 @@ fn versions_that_are_overtaken_share_an_answer() {
         }
         assert_eq!(file(&place.root(), "a").unwrap(), b"499");
     }
+}
+
+/// In memory each caller makes his save himself, beside others of other files; of one file they take turns.
+#[test]
+fn in_memory_the_last_that_was_accepted_stands() {
+    let disk = need!(Disk::tmpfs(16 << 20, None));
+    let root = disk.path().join("root");
+    let store = open(&root);
+    let threads = 4;
+    let turn = Barrier::new(threads);
+    let newest = Mutex::new((0, String::new()));
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (store, turn, newest, root) = (&store, &turn, &newest, &root);
+            scope.spawn(move || {
+                for round in 0..2000 / slow() {
+                    let state = format!("{round}-{thread}");
+                    let transaction = store.transaction().save_bytes("a", state.clone());
+                    turn.wait();
+                    let committed = match (thread, round % 3) {
+                        (0, 0) => transaction.save_bytes("b", "").commit_blocking(),
+                        (0, 1) => pollster::block_on(transaction.commit()),
+                        _ => transaction.commit_blocking(),
+                    };
+                    let sequence = committed.unwrap().sequence;
+                    let mut last = newest.lock().unwrap();
+                    if sequence > last.0 {
+                        *last = (sequence, state);
+                    }
+                    drop(last);
+                    turn.wait();
+                    let (_, expected) = newest.lock().unwrap().clone();
+                    assert_eq!(file(root, "a").unwrap(), expected.as_bytes());
+                }
+            });
+        }
+    });
+    store.close_blocking().unwrap();
 }
