@@ -82,7 +82,7 @@ impl Slots {
 
     /// Makes a record's change visible, unsynced.
     pub(crate) fn publish(&self, layout: &Layout, record: &Record) -> Result<(), Errno> {
-        self.stats.published(self.publish_unsynced(layout, record))
+        self.stats.published(self.publish_unsynced(layout, record, Table::admits))
     }
 
     /// Makes a record's change visible and durable. That is never an exchange.
@@ -91,14 +91,20 @@ impl Slots {
         self.stats.published(layout.publish(record, Level::Durable).map(|()| how))
     }
 
-    fn publish_unsynced(&self, layout: &Layout, record: &Record) -> Result<How, Errno> {
+    /// `admits`: does a file that has one inode get a second?
+    fn publish_unsynced(
+        &self,
+        layout: &Layout,
+        record: &Record,
+        admits: impl FnOnce(&mut Table<Slot>) -> bool,
+    ) -> Result<How, Errno> {
         if record.kind == Kind::Remove {
             self.give_up(&record.path);
             return layout.publish(record, Level::Atomic).map(|()| How::Removed);
         }
         let mut table = self.lock();
         let slot = table.take(&record.path);
-        let is_admitted = slot.is_some() || table.admits();
+        let is_admitted = slot.is_some() || admits(&mut table);
         drop(table);
         if let Some(mut slot) = slot {
             let is_there =
@@ -130,19 +136,25 @@ impl Slots {
         }
     }
 
-    /// Publishes a record that was not located, if a file stands there. Who is told that nothing was published
-    /// does it himself, and learns why.
+    /// Publishes a record that was not located, if a file stands there that has two inodes, or is to have them. Who is
+    /// told that nothing was published does it himself, and learns why.
     pub(crate) fn replace(&self, layout: &Layout, record: &Record) -> bool {
+        let mut table = self.lock();
+        let known = table.get(&record.path).map(|slot| slot.place.directory);
+        if known.is_none() && !table.admits() {
+            return false;
+        }
+        drop(table);
         let look = inode::at(layout.root.directory(), &c_string(&record.path));
         if !look.is_ok_and(|look| look.kind.is_file()) {
             return false;
         }
         // Whether it is the right one is seen when it is published.
-        let known = self.lock().get(&record.path).map(|slot| slot.place.directory);
-        let directory = known.or_else(|| layout.locate(&record.path, true).ok());
-        directory.is_some_and(|directory| {
-            self.publish(layout, &Record { directory, ..record.clone() }).is_ok()
-        })
+        let Some(directory) = known.or_else(|| layout.locate(&record.path, true).ok()) else {
+            return false;
+        };
+        let record = Record { directory, ..record.clone() };
+        self.stats.published(self.publish_unsynced(layout, &record, |_| true)).is_ok()
     }
 
     /// The directories of those files that are not looked at before they are published.
