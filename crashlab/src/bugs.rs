@@ -177,8 +177,8 @@ pub(crate) fn run(only: &[String], report: &Report) -> Result<Vec<Bug>> {
     let found = all.iter().zip(&bugs).enumerate().filter(|(_, (_, bug))| bug.found.is_some());
     for (index, ((planted, by), bug)) in found {
         let far = planted.search.control(bug.tries);
-        let control = controls.entry(planted.disks(by)?).or_insert((index, far));
-        *control = (index, control.1.max(far));
+        let (_, farthest) = controls.entry(planted.disks(by)?).or_insert((index, far));
+        *farthest = far.max(*farthest);
     }
     let bar = report.begin("bugs, without them", controls.len() as u64);
     for (disks, (index, far)) in controls {

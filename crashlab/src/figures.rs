@@ -60,7 +60,8 @@ pub(crate) struct Bug {
     /// Disks or runs that were looked at until it was found.
     pub(crate) tries: u64,
     pub(crate) found: Option<String>,
-    /// What the same search found without the bug; it went about as far, or as far as the search for another bug.
+    /// What the same search found without the bug, in a thousand disks at most; bugs that are looked for in the same
+    /// disks share one.
     pub(crate) control: Option<String>,
 }
 

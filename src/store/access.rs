@@ -17,6 +17,7 @@ use super::log::format::Record;
 /// | saves | the log | others publish |
 /// | publishes | the files | others save |
 /// | removes, saves beside the log, begins or ends a spread | both | nobody does anything |
+/// | saves at once, in memory | neither: the [queue](super::queue) keeps all of these away | others save other files |
 #[derive(Debug)]
 pub(crate) struct Access {
     log: Mutex<Core<Segments, Tree>>,

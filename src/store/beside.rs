@@ -2,6 +2,7 @@
 //! log. Then the log forgets what it has of their paths.
 
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use super::core::{self, Failure, Visible, container};
 use super::layout::{identity, split};
 use super::log::format::{DirectoryId, Record, blocks_for};
 use super::queue::{Pending, Way};
+use super::stats::How;
 use super::{Committed, unplaced};
 use crate::engine::calls;
 use crate::error::{Cause, Error, Result};
@@ -78,13 +80,20 @@ impl Committer {
         if pending.way != Way::Atomic {
             return Err(pending);
         }
-        let Some(_right) = self.queue.begin_at_once(&mut pending) else { return Err(pending) };
-        // Nobody appends to the log meanwhile.
-        if access.log().holds(&pending.records[0].path) {
+        let Some(right) = self.queue.begin_at_once(&mut pending) else { return Err(pending) };
+        // Nobody appends to the log meanwhile, nor is there anything that a spread would publish.
+        let open = access.log();
+        if open.is_closed() || !open.hidden().is_empty() || open.holds(&pending.records[0].path) {
             return Err(pending);
         }
-        let saved = self.save(&pending.records[0], pending.way).map(Made::Saved);
-        self.answer_beside(vec![pending], vec![saved]);
+        drop(open);
+        // A panic of somebody's waker is not this caller's; what it drops is lost.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let saved = self.save(&pending.records[0], pending.way).map(Made::Saved);
+            // Who is woken may want to save here, too.
+            drop(right);
+            self.answer_beside(vec![pending], vec![saved]);
+        }));
         Ok(())
     }
 
@@ -114,10 +123,9 @@ impl Committer {
             };
             return vec![made];
         }
-        // In memory there is no sync that they could share.
+        // In memory there is no sync that they could share; elsewhere perhaps no thread can be made.
         let writer = if self.is_volatile() { None } else { self.writer() };
         let Some(writer) = writer else {
-            // Or no thread can be made for it.
             let save = |pending: &Pending| self.save(&pending.records[0], pending.way);
             return batch.iter().map(|pending| save(pending).map(Made::Saved)).collect();
         };
@@ -166,16 +174,11 @@ impl Committer {
 
     /// One save on this thread.
     fn save(&self, record: &Record, way: Way) -> Result<Receipt> {
-        match self.save_once(record, way) {
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-                    && error.outcome() == Outcome::Unchanged
-                    && self.slots.give_way() =>
-            {
-                self.save_once(record, way)
-            }
-            saved => saved,
-        }
+        let lacks_descriptors = |error: &Error| {
+            matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+                && error.outcome() == Outcome::Unchanged
+        };
+        self.slots.give_way_where(lacks_descriptors, || self.save_once(record, way))
     }
 
     fn save_once(&self, record: &Record, way: Way) -> Result<Receipt> {
@@ -193,7 +196,11 @@ impl Committer {
             let durable = self.make_durable(&[located]);
             durable.map_err(|failure| layout.error(&record.path, failure))?;
         }
-        calls::carry(job, &record.data)
+        let saved = calls::carry(job, &record.data);
+        if self.is_volatile() && saved.is_ok() {
+            let _ = self.stats.published(Ok(How::NewFile));
+        }
+        saved
     }
 
     /// Whoever made these directories, they are on the disk under their names from now on.

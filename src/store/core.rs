@@ -113,8 +113,6 @@ struct Unspread {
 #[must_use = "the files are to be synced, and the end to be told"]
 pub(crate) struct Spreading {
     upto: u64,
-    /// Of which log.
-    log: u64,
 }
 
 impl<M: Medium, F: Files> Core<M, F> {
@@ -136,7 +134,8 @@ impl<M: Medium, F: Files> Core<M, F> {
         }
     }
 
-    /// Goes on in another log. The files must have everything that this one holds, durably.
+    /// Goes on in another log. The files must have everything that this one holds, durably, and no spread may be under
+    /// way.
     pub(crate) fn renew(&mut self, log: Log<M>) {
         self.log = log.counts_on(self.log.usage());
     }
@@ -358,7 +357,7 @@ impl<M: Medium, F: Files> Core<M, F> {
             self.note_spread()?;
         }
         self.spreading = self.unspread.len();
-        Ok(Some(Spreading { upto: self.visible_to(), log: self.log.id() }))
+        Ok(Some(Spreading { upto: self.visible_to() }))
     }
 
     /// Takes the answer of the sync that followed. If it failed, it is all done again, from what the log
@@ -371,10 +370,6 @@ impl<M: Medium, F: Files> Core<M, F> {
         self.spreading = 0;
         if let Some(errno) = self.refuses {
             return Err(errno);
-        }
-        if spreading.log != self.log.id() {
-            // It was renewed meanwhile, for the files had everything.
-            return Ok(());
         }
         let (upto, doubtful) = match synced {
             Ok(doubtful) if left_out(Rule::LatePublish) => (self.log.last(), doubtful),

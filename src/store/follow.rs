@@ -23,6 +23,7 @@ impl Committer {
             }
             Err(Errno::CANCELED)
         });
+        self.queue.end_at_once();
         if let Some(access) = &self.access {
             access.end();
         }

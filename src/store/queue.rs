@@ -62,6 +62,8 @@ struct State {
     is_carried: bool,
     /// Paths of saves that are made at once; whoever carries waits for their end.
     at_once: HashSet<Arc<str>>,
+    /// None is made at once any more.
+    is_over: bool,
 }
 
 /// The right to make a save of a path at once, until it is dropped.
@@ -75,7 +77,7 @@ impl Drop for AtOnce<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.at_once.remove(&self.path);
-        if state.is_carried && state.at_once.is_empty() {
+        if (state.is_carried || state.is_over) && state.at_once.is_empty() {
             self.queue.made.notify_all();
         }
     }
@@ -106,7 +108,7 @@ impl Queue {
     pub(crate) fn begin_at_once(&self, pending: &mut Pending) -> Option<AtOnce<'_>> {
         let path = Arc::clone(&pending.records.first()?.path);
         let mut state = self.lock();
-        if state.is_carried || !state.at_once.insert(Arc::clone(&path)) {
+        if state.is_carried || state.is_over || !state.at_once.insert(Arc::clone(&path)) {
             return None;
         }
         state.accepted += 1;
@@ -120,10 +122,7 @@ impl Queue {
         &self,
         mut joins: impl FnMut(&Pending, &Pending) -> bool,
     ) -> Option<Vec<Pending>> {
-        let mut state = self.lock();
-        while !state.at_once.is_empty() {
-            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut state = self.until_made(self.lock());
         let Some(first) = state.waiting.pop_front() else {
             state.is_carried = false;
             return None;
@@ -147,6 +146,21 @@ impl Queue {
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         !state.is_carried && state.at_once.is_empty()
+    }
+
+    /// No save is made at once any more.
+    pub(crate) fn end_at_once(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        drop(self.until_made(state));
+    }
+
+    /// Waits for those that are made at once.
+    fn until_made<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while !state.at_once.is_empty() {
+            state = self.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

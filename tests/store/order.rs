@@ -109,12 +109,18 @@ fn in_memory_the_last_that_was_accepted_stands() {
     let threads = 4;
     let turn = Barrier::new(threads);
     let newest = Mutex::new((0, String::new()));
+    // Nobody panics while others wait for him.
+    let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            let (store, turn, newest, root) = (&store, &turn, &newest, &root);
+            let (store, turn, newest, wrong, root) = (&store, &turn, &newest, &wrong, &root);
             scope.spawn(move || {
+                let own = format!("own-{thread}");
                 for round in 0..2000 / slow() {
-                    let state = format!("{round}-{thread}");
+                    let mut state = format!("{round}-{thread}");
+                    // So large a one is made by a thread of the store's.
+                    let is_large = (thread, round % 3) == (0, 1);
+                    state.extend(is_large.then(|| "x".repeat(300 << 10)));
                     let transaction = store.transaction().save_bytes("a", state.clone());
                     turn.wait();
                     let committed = match (thread, round % 3) {
@@ -122,18 +128,26 @@ fn in_memory_the_last_that_was_accepted_stands() {
                         (0, 1) => pollster::block_on(transaction.commit()),
                         _ => transaction.commit_blocking(),
                     };
-                    let sequence = committed.unwrap().sequence;
+                    let sequence = committed.map_or(0, |committed| committed.sequence);
                     let mut last = newest.lock().unwrap();
                     if sequence > last.0 {
-                        *last = (sequence, state);
+                        *last = (sequence, state.clone());
                     }
                     drop(last);
+                    let alone = store.save_bytes_blocking(&own, state.clone());
+                    let own = file(root, &own);
                     turn.wait();
-                    let (_, expected) = newest.lock().unwrap().clone();
-                    assert_eq!(file(root, "a").unwrap(), expected.as_bytes());
+                    let expected = newest.lock().unwrap().1.clone();
+                    if sequence == 0 || file(root, "a") != Some(expected.into()) {
+                        wrong.lock().unwrap().push(format!("a in round {round}"));
+                    }
+                    if alone.is_err() || own != Some(state.into()) {
+                        wrong.lock().unwrap().push(format!("{thread}'s own in round {round}"));
+                    }
                 }
             });
         }
     });
+    assert_eq!(wrong.into_inner().unwrap(), Vec::<String>::new());
     store.close_blocking().unwrap();
 }

@@ -230,9 +230,10 @@ fn a_log_that_saves_wait_for_grows() {
     let options = lazy().spread_after(Duration::ZERO).segment_bytes(64 << 10, 256 << 10);
     let store = options.open_blocking(disk.path().join("root")).unwrap();
     let began = Instant::now();
-    for version in 0.. {
+    for version in 0_u64.. {
         // A third of a segment each: several turns while the files are synced once.
-        let states = (0..20).map(|id| (format!("c{id}"), version.to_string().repeat(900)));
+        let state = (version % 10).to_string().repeat(900);
+        let states = (0..20).map(|id| (format!("c{id}"), state.clone()));
         store.save_all_blocking(states).unwrap();
         if store.stats().log_segment == 256 << 10 {
             break;

@@ -149,11 +149,6 @@ impl<M: Medium> Log<M> {
         self.other_last > self.noted
     }
 
-    /// The first half of its id.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
     /// What was written since the store was opened, and how full the segment is.
     pub(crate) fn usage(&self) -> Usage {
         Usage { used: u64::from(self.block) * BLOCK as u64, ..self.usage }

@@ -115,14 +115,8 @@ impl Slots {
             }
             slot.give_up();
         }
-        let replaced = match layout.replace(record, Level::Atomic) {
-            // They may be what it lacks.
-            Err(Errno::MFILE | Errno::NFILE) if self.give_way() => {
-                layout.replace(record, Level::Atomic)
-            }
-            replaced => replaced,
-        };
-        let replaced = replaced?;
+        let lacks = |errno: &Errno| matches!(*errno, Errno::MFILE | Errno::NFILE);
+        let replaced = self.give_way_where(lacks, || layout.replace(record, Level::Atomic))?;
         if let Some(slot) = is_admitted.then(|| Slot::of(replaced)).flatten() {
             self.put(record, slot);
         }
@@ -180,10 +174,8 @@ impl Slots {
         if let Some(place) = known.filter(|place| make && is_there(place)) {
             return Ok(place.directory);
         }
-        match layout.locate(path, make) {
-            Err((_, Errno::MFILE | Errno::NFILE)) if self.give_way() => layout.locate(path, make),
-            located => located,
-        }
+        let lacks = |failure: &Failure| matches!(failure.1, Errno::MFILE | Errno::NFILE);
+        self.give_way_where(lacks, || layout.locate(path, make))
     }
 
     /// The file has one inode from now on.
@@ -200,12 +192,23 @@ impl Slots {
         slots.into_iter().for_each(Slot::give_up);
     }
 
-    /// Descriptors are few: there are no slots, and half as many from now on. Were there any?
-    pub(crate) fn give_way(&self) -> bool {
-        let slots = self.lock().halve();
-        let had_any = !slots.is_empty();
-        slots.into_iter().for_each(Slot::give_up);
-        had_any
+    /// Does something, and once more if it lacked descriptors: without slots, of which there are half as many from
+    /// then on.
+    pub(crate) fn give_way_where<T, E>(
+        &self,
+        lacks_descriptors: impl Fn(&E) -> bool,
+        body: impl Fn() -> Result<T, E>,
+    ) -> Result<T, E> {
+        match body() {
+            Err(error) if lacks_descriptors(&error) => {
+                // Whoever comes meanwhile waits until they are closed.
+                let mut table = self.lock();
+                table.halve().into_iter().for_each(Slot::give_up);
+                drop(table);
+                body()
+            }
+            done => done,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table<Slot>> {

@@ -76,9 +76,11 @@ impl<T> Table<T> {
         self.values.drain().map(|(_, (_, value))| value).collect()
     }
 
-    /// The same, and there are to be half as many.
+    /// The same, and there are to be half as many, if there were any.
     pub(super) fn halve(&mut self) -> Vec<T> {
-        self.max /= 2;
+        if !self.values.is_empty() {
+            self.max /= 2;
+        }
         self.take_all()
     }
 

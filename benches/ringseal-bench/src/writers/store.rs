@@ -32,7 +32,7 @@ pub(super) fn entries() -> Vec<Entry> {
         ),
         entry(
             "ringseal_store_6000_slots",
-            "the same, and up to 6000 files have two inodes, for 18,000 descriptors",
+            "`ringseal_store`, and up to 6000 files have two inodes, for 18,000 descriptors",
             || StoreOptions::new().slots(6000),
             1,
         ),
