@@ -1,29 +1,24 @@
 //! Spans and events, for whoever has a [`tracing`](https://docs.rs/tracing) subscriber: one function for each, and
-//! nothing at all without the feature `tracing`. `docs/operations.md` has the table.
+//! nothing at all without the feature `tracing`. `docs/operations.md` has the table. A store's are its own.
 //!
 //! No event has a payload, nor the text of a cause, which can quote one. A subscriber is code of somebody else's: it is
 //! called under no lock of a writer's (but under the one of a store's log), and what panics in it ends here.
 
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
-use crate::engine::Why;
 use crate::error::Error;
 use crate::plan::Outcome;
 use crate::receipt::Receipt;
-use crate::store::{Committed, Hidden, Layout, Recovery};
 
 /// An event, or nothing.
 macro_rules! event {
     ($level:ident, $($fields_and_message:tt)+) => {
         #[cfg(feature = "tracing")]
-        contained(|| tracing::event!(target: "ringseal", tracing::Level::$level, $($fields_and_message)+));
+        $crate::trace::contained(|| tracing::event!(target: "ringseal", tracing::Level::$level, $($fields_and_message)+));
     };
 }
 
@@ -33,16 +28,18 @@ macro_rules! span {
         #[cfg(feature = "tracing")]
         let mut span = None;
         #[cfg(feature = "tracing")]
-        contained(|| {
+        $crate::trace::contained(|| {
             let new = tracing::span!(target: "ringseal", tracing::Level::$level, $($name_and_fields)+);
             span = Some(new.entered());
         });
-        Span {
+        $crate::trace::Span {
             #[cfg(feature = "tracing")]
             entered: span,
         }
     }};
 }
+
+pub(crate) use {event, span};
 
 /// A save found room, and its target is open.
 pub(crate) fn accepted(save: u64, path: &Path, bytes: usize) {
@@ -98,111 +95,15 @@ pub(crate) fn cycle(files: usize) -> Span {
 }
 
 /// Cycles and saves go on without the ring.
-pub(crate) fn ring_given_up(why: &Why) {
+pub(crate) fn ring_given_up(why: &impl Display) {
     event!(WARN, why = %why, "the ring is given up; threads go on");
-}
-
-/// A transaction found room.
-pub(crate) fn transaction(save: u64, changes: usize, bytes: usize) {
-    event!(TRACE, save, changes, bytes, "transaction accepted");
-}
-
-/// The span of a group: its write to the log, what is published before the answers, and these.
-pub(crate) fn group(transactions: usize, blocks: usize) -> Span {
-    span!(DEBUG, "group", transactions, blocks)
-}
-
-/// A transaction is answered.
-pub(crate) fn committed(save: u64, took: Duration, answer: Result<&Committed, &Error>) {
-    match answer {
-        Ok(committed) => {
-            event!(
-                TRACE,
-                save,
-                sequence = committed.sequence,
-                bytes = committed.bytes,
-                durability = committed.durability.name(),
-                route = committed.route.name(),
-                coalesced_into = committed.coalesced_into,
-                not_visible = committed.not_visible.len(),
-                micros = micros(took),
-                "transaction answered"
-            );
-        }
-        Err(error) => failed(save, took, error),
-    }
-}
-
-/// A store is open.
-pub(crate) fn opened(root: &Path, recovery: &Recovery, segment: u64, took: Duration) {
-    event!(
-        INFO,
-        path = %root.display(),
-        segment,
-        replayed = recovery.replayed.len(),
-        torn = recovery.torn,
-        not_visible = recovery.not_visible.len(),
-        leftovers = recovery.leftovers.len(),
-        damaged = recovery.damage.is_some(),
-        micros = micros(took),
-        "store opened"
-    );
-}
-
-/// A store is closed, and its root given back.
-pub(crate) fn closed(root: &Path, failed: Option<Errno>) {
-    if let Some(errno) = failed.map(Errno::raw_os_error) {
-        event!(WARN, path = %root.display(), errno, "store closed, and the files are not durable");
-    } else {
-        event!(INFO, path = %root.display(), "store closed");
-    }
-}
-
-/// A store's log has larger segments from now on.
-pub(crate) fn log_grown(root: &Path, segment: u64) {
-    event!(INFO, path = %root.display(), segment, "log grown");
-}
-
-/// A larger log did not come into its place.
-pub(crate) fn log_not_grown(root: &Path, errno: Errno) {
-    let errno = errno.raw_os_error();
-    event!(WARN, path = %root.display(), errno, "log not grown");
-}
-
-/// A barrier has ended: so many files are durable, or not.
-pub(crate) fn spread(files: usize, took: Duration, failed: Option<&Errno>) {
-    match failed {
-        None => {
-            event!(DEBUG, files, micros = micros(took), "spread");
-        }
-        Some(errno) => {
-            let errno = errno.raw_os_error();
-            event!(WARN, files, errno, micros = micros(took), "spread failed");
-        }
-    }
-}
-
-/// A change could not be put into its place, and is kept beside.
-pub(crate) fn set_aside(path: &Path) {
-    event!(WARN, path = %path.display(), "set aside");
-}
-
-type AllHidden = BTreeMap<Arc<str>, Hidden>;
-
-/// Changes are durable and could not be made visible.
-pub(crate) fn not_visible(layout: &Layout, before: &AllHidden, now: &AllHidden) {
-    #[cfg(feature = "tracing")]
-    for (path, hidden) in now.iter().filter(|(path, _)| !before.contains_key(*path)) {
-        let errno = hidden.errno.raw_os_error();
-        event!(WARN, path = %layout.shown(path).display(), errno, "not visible");
-    }
 }
 
 /// A span that was entered; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Span {
     #[cfg(feature = "tracing")]
-    entered: Option<tracing::span::EnteredSpan>,
+    pub(crate) entered: Option<tracing::span::EnteredSpan>,
 }
 
 #[cfg(feature = "tracing")]
@@ -213,11 +114,11 @@ impl Drop for Span {
 }
 
 #[cfg(feature = "tracing")]
-fn contained(body: impl FnOnce()) {
+pub(crate) fn contained(body: impl FnOnce()) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
 }
 
 #[cfg(feature = "tracing")]
-fn micros(took: Duration) -> u64 {
+pub(crate) fn micros(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,6 @@ use super::latency::Latencies;
 use crate::error::Error;
 use crate::plan::Step;
 use crate::receipt::{Carrier, Receipt};
-use crate::store::Committed;
 
 /// What is counted of an answer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,16 +39,6 @@ impl Answered {
                 Answered { bytes: *bytes, carrier: Some(*carrier), syncs, ..Answered::default() }
             }
             Err(error) => Answered { failed: Some(error.step()), syncs, ..Answered::default() },
-        }
-    }
-
-    pub(crate) fn of_transaction(answer: Result<&Committed, &Error>) -> Answered {
-        match answer {
-            Ok(Committed { bytes, coalesced_into: None, .. }) => {
-                Answered { bytes: *bytes, ..Answered::default() }
-            }
-            Ok(_) => Answered { coalesced: true, ..Answered::default() },
-            Err(error) => Answered { failed: Some(error.step()), ..Answered::default() },
         }
     }
 

@@ -22,13 +22,13 @@ use super::queue::{Pending, Queue, Way};
 use super::slots::Slots;
 use super::spreader::Spreader;
 use super::stats::Counters;
+use super::trace;
 use super::{Committed, NotVisible};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::receipt::Durability;
-use crate::trace;
 use crate::writer::Writer;
 
 /// An open store: what its handles and its thread share.

@@ -12,13 +12,14 @@ use super::layout::Layout;
 use super::log::format::{DirectoryId, Kind, Record};
 use super::slots::Slots;
 use super::stats::Counters;
+use super::trace;
 use super::unplaced;
 use crate::engine::crew;
 use crate::engine::pool::Pool;
 use crate::left_out::final_answer;
 use crate::plan::Step;
 use crate::request::Level;
-use crate::{filesystem, liveness, trace};
+use crate::{filesystem, liveness};
 
 /// Threads that publish one group, at most: more hinder each other in the filesystem.
 const WIDTH_MAX: usize = 4;

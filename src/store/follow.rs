@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::access::Entered;
 use super::committer::Committer;
 use super::spreader::Todo;
-use crate::trace;
+use super::trace;
 
 impl Committer {
     /// The thread that lets the files follow the log.

@@ -24,7 +24,7 @@ use super::log::Log;
 use super::log::files::{self as log_files, NotPlaced, Portion, Proof, Segments};
 use super::log::format::{BLOCK, LogId};
 use super::log::scan::Scan;
-use crate::trace;
+use super::trace;
 
 /// How much larger segments become where they are full too soon.
 const TIMES: u64 = 4;

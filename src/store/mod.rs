@@ -53,6 +53,7 @@ mod recovery;
 mod slots;
 mod spreader;
 mod stats;
+mod trace;
 mod transaction;
 mod unplaced;
 #[cfg(feature = "json")]
@@ -81,8 +82,6 @@ use crate::plan::{Outcome, Step};
 use crate::reply::{NoAnswer, channel};
 use crate::sys::fork;
 use committer::Committer;
-pub(crate) use core::Hidden;
-pub(crate) use layout::Layout;
 
 /// The states of many containers below one root, saved again and again: for a daemon that owns the root.
 ///

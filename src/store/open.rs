@@ -31,6 +31,7 @@ use super::recovery::{LogUse, OpenError, Recovery, io};
 use super::slots::{self, Looks, Slots};
 use super::spreader::Spreader;
 use super::stats::Counters;
+use super::trace;
 use super::{Handle, IN_FLIGHT, NotVisible, Publish, StateStore, THREADS_MAX};
 use crate::engine::pool::Pool;
 use crate::engine::task::limits::Limits;
@@ -41,7 +42,7 @@ use crate::recover::{Leftover, Observer, Removal};
 use crate::reply::channel;
 use crate::root::Root;
 use crate::sys::{fork, thread};
-use crate::{filesystem, liveness, trace};
+use crate::{filesystem, liveness};
 
 /// A store on its way to be opened, by a thread of its own: a future.
 #[must_use = "futures do nothing unless polled"]

@@ -7,12 +7,11 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::log::format::Record;
-use super::{Committed, Route};
+use super::{Committed, Route, trace};
 use crate::engine::task::limits::Permit;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::reply::Reply;
 use crate::stats::Answered;
-use crate::trace;
 
 /// A transaction that was accepted.
 #[derive(Debug)]
@@ -85,11 +84,22 @@ impl Drop for AtOnce<'_> {
 
 impl Pending {
     pub(crate) fn answer(mut self, answer: Result<Committed>) {
-        self.permit.give_back_for(Answered::of_transaction(answer.as_ref()));
+        self.permit.give_back_for(answered(answer.as_ref()));
         trace::committed(self.permit.number(), self.permit.took(), answer.as_ref());
         self.reply.send(answer);
         // Whoever closes the store waits for the answers, too.
         drop(self.permit);
+    }
+}
+
+/// What is counted of an answer.
+fn answered(answer: Result<&Committed, &Error>) -> Answered {
+    match answer {
+        Ok(Committed { bytes, coalesced_into: None, .. }) => {
+            Answered { bytes: *bytes, ..Answered::default() }
+        }
+        Ok(_) => Answered { coalesced: true, ..Answered::default() },
+        Err(error) => Answered { failed: Some(error.step()), ..Answered::default() },
     }
 }
 

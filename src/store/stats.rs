@@ -11,9 +11,9 @@ use super::core::Core;
 use super::files::Tree;
 use super::log::Usage;
 use super::log::files::Segments;
+use super::trace;
 use crate::engine::task::limits::Passed;
 use crate::stats::{Failures, Latency};
-use crate::trace;
 
 /// What a [`StateStore`](crate::StateStore) has done since it was opened, and what is under way; from
 /// [`StateStore::stats`](crate::StateStore::stats).

@@ -14,12 +14,12 @@ use super::files::Following;
 use super::layout::{FILE_MAX, record};
 use super::log::format::{Kind, Record};
 use super::queue::{Pending, Way};
+use super::trace;
 use super::{Committed, Handle, Route, STRAIGHT_MAX, StateStore, channel, id};
 use crate::engine::task::limits::Permit;
 use crate::error::{Cause, Error, Result};
 use crate::plan::{Outcome, Step};
 use crate::reply::{Answer, NoAnswer};
-use crate::trace;
 
 /// Any number of saves and removals, of one container or of many: after a crash all of it is there, or
 /// nothing. While the store is open, others see each file change whole, one after the other.
