@@ -71,15 +71,12 @@ impl Committer {
         self.answer_beside(batch, answers);
     }
 
-    /// In memory: makes a save on this thread, while others make theirs of other files. Gives it back if it has to
+    /// In memory: makes a save, [`Way::Atomic`], on this thread, while others make theirs of other files. Gives it back if it has to
     /// wait for its turn.
     pub(super) fn save_at_once(&self, mut pending: Pending) -> Result<(), Pending> {
         let Some(access) = self.access.as_ref().filter(|_| self.is_volatile()) else {
             return Err(pending);
         };
-        if pending.way != Way::Atomic {
-            return Err(pending);
-        }
         let Some(right) = self.queue.begin_at_once(&mut pending) else { return Err(pending) };
         // Nobody appends to the log meanwhile, nor is there anything that a spread would publish.
         let open = access.log();

@@ -246,7 +246,7 @@ impl Handle {
         }
         trace::transaction(permit.number(), records.len(), bytes_of(&records));
         let mut pending = Pending { records, way, located, sequence: 0, permit, reply };
-        if here {
+        if here && way == Way::Atomic {
             match self.committer.save_at_once(pending) {
                 Ok(()) => return answer,
                 Err(waits) => pending = waits,
